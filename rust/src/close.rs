@@ -1,0 +1,99 @@
+//! What a commit publishes (semantics §4 and §6). Reads the book, changes nothing.
+
+use crate::book::Book;
+use crate::encode::{Publication, key, value};
+use crate::fold::Instrument;
+use crate::window::Window;
+
+/// The candles of one commit and the frontiers it reaches.
+#[derive(Debug)]
+pub struct Closing {
+    /// C per timeframe.
+    pub frontiers_ms: Vec<i64>,
+    /// Per timeframe `(key, value)`, a window's older life first.
+    pub candles: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+impl Book {
+    /// Everything pending at C' = `due_ms`; less where more than `candles_max` windows would be due.
+    #[must_use]
+    pub fn close(&self, due_ms: &[i64], flush: bool, candles_max: usize) -> Closing {
+        let wanted = self.frontiers_ms.iter().zip(due_ms).map(|(c, due)| *c.max(due)).collect();
+        let frontiers_ms = if flush { wanted } else { self.reachable(wanted, candles_max) };
+        let candles = (0..self.rules.timeframes.len())
+            .map(|frame| self.pending(frame, frontiers_ms.get(frame).copied().unwrap_or(0), flush))
+            .collect();
+        Closing { frontiers_ms, candles }
+    }
+
+    /// Lower the frontiers so that about `candles_max` windows are due, at least one end.
+    fn reachable(&self, mut frontiers_ms: Vec<i64>, candles_max: usize) -> Vec<i64> {
+        let mut ends: Vec<(i64, usize, usize)> = Vec::new();
+        for (frame, (open, due_ms)) in self.open.iter().zip(&frontiers_ms).enumerate() {
+            ends.extend(open.range(..=due_ms).map(|(end_ms, slots)| (*end_ms, frame, slots.len())));
+        }
+        ends.sort_unstable();
+        let mut windows = 0;
+        for (end_ms, frame, count) in ends {
+            if windows > 0 && windows + count > candles_max {
+                if let Some(frontier_ms) = frontiers_ms.get_mut(frame) {
+                    *frontier_ms = (*frontier_ms).min(end_ms - 1);
+                }
+            } else {
+                windows += count;
+            }
+        }
+        frontiers_ms
+    }
+
+    fn pending(&self, frame: usize, due_ms: i64, flush: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let Some(open) = self.open.get(frame) else { return Vec::new() };
+        let flushed = self.flushed.get(frame).copied().unwrap_or(0);
+        let limit_ms = if flush { i64::MAX } else { due_ms };
+        let mut found: Vec<(&Instrument, &Window)> = Vec::new();
+        for (frame, slot, start_ms) in self.revised.range((frame, 0, i64::MIN)..(frame + 1, 0, i64::MIN)) {
+            found.extend(self.window(*slot, *frame, |w| w.start_ms.cmp(start_ms)));
+        }
+        for (end_ms, slots) in open.range(..=limit_ms) {
+            let windows = slots.iter().filter_map(|slot| self.window(*slot, frame, |w| w.end_ms.cmp(end_ms)));
+            found.extend(windows.filter(|(_, window)| window.source_offset >= flushed));
+        }
+        found.sort_by_key(|(_, window)| (window.end_ms, window.source_offset));
+        found.into_iter().filter_map(|(instrument, window)| self.candle(frame, instrument, window)).collect()
+    }
+
+    fn window(
+        &self,
+        slot: u32,
+        frame: usize,
+        compare: impl Fn(&Window) -> std::cmp::Ordering,
+    ) -> Option<(&Instrument, &Window)> {
+        let instrument = self.slots.get(slot as usize)?.as_ref()?;
+        let windows = &instrument.frames.get(frame)?.windows;
+        let window = windows.binary_search_by(compare).ok().and_then(|i| windows.get(i))?;
+        Some((instrument, window))
+    }
+
+    fn candle(&self, frame: usize, instrument: &Instrument, window: &Window) -> Option<(Vec<u8>, Vec<u8>)> {
+        let venue = self.venues.get(instrument.venue)?;
+        let is_out = self.frontiers_ms.get(frame).is_some_and(|c| window.end_ms <= *c);
+        let known = if is_out { &self.offsets } else { &self.flushed };
+        let is_lost = self.lost_ms.is_some_and(|lost_ms| window.start_ms < lost_ms);
+        let publication = Publication {
+            venue,
+            token: instrument.token,
+            timeframe: &self.rules.timeframes.get(frame)?.label,
+            partition: self.partition,
+            quantity_decimals: self.rules.quantity_decimals,
+            is_complete: !is_lost && self.first_ms.is_some_and(|first_ms| window.start_ms >= first_ms),
+            is_revised: known.get(frame).is_some_and(|offset| window.first_offset < *offset),
+        };
+        Some((key(venue, instrument.token), value(window, &publication)))
+    }
+
+    /// Per timeframe the least end above C.
+    #[must_use]
+    pub fn next_ends_ms(&self) -> Vec<Option<i64>> {
+        self.open.iter().map(|open| open.keys().next().copied()).collect()
+    }
+}

@@ -1,0 +1,282 @@
+//! One record to one tick (semantics §1): the order of verdicts is the order of this file.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use rustc_hash::FxHashMap;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::number::{Decimal, integer, is_number};
+use crate::rules::{FIELD_COUNT, Field, Rules};
+use crate::session::{Schedule, find_schedule};
+use crate::time::{FIRST_MS, LIMIT_MS, epoch_number_ms, text_ms};
+
+/// Why a record is rejected; the text is the `reason` header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Tombstone,
+    Empty,
+    Json,
+    Instrument,
+    Price,
+    Time,
+    Future,
+}
+
+impl Reason {
+    pub const ALL: [Self; 7] =
+        [Self::Tombstone, Self::Empty, Self::Json, Self::Instrument, Self::Price, Self::Time, Self::Future];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tombstone => "tombstone",
+            Self::Empty => "empty",
+            Self::Json => "json",
+            Self::Instrument => "instrument",
+            Self::Price => "price",
+            Self::Time => "time",
+            Self::Future => "future",
+        }
+    }
+}
+
+/// An exchange and segment met in the log, with what it trades.
+#[derive(Debug)]
+pub struct Venue {
+    pub exchange: String,
+    pub segment: String,
+    pub schedule: Schedule,
+    pub since_zero: bool,
+}
+
+/// Venues by index; grows with the log, a handful in practice.
+#[derive(Debug, Default)]
+pub struct Venues {
+    pub list: Vec<Venue>,
+    by_name: FxHashMap<String, u32>,
+    last: u32,
+}
+
+impl Venues {
+    pub fn get(&self, index: u32) -> Option<&Venue> {
+        self.list.get(index as usize)
+    }
+
+    /// The index of this pair, new ones added. Neither part holds a colon, so the joined name is unique.
+    pub fn index(&mut self, rules: &Rules, exchange: &str, segment: &str) -> u32 {
+        if let Some(venue) = self.get(self.last)
+            && venue.exchange == exchange
+            && venue.segment == segment
+        {
+            return self.last;
+        }
+        let name = format!("{exchange}:{segment}");
+        self.last = match self.by_name.get(&name) {
+            Some(index) => *index,
+            None => {
+                let index = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
+                self.list.push(Venue {
+                    exchange: exchange.to_owned(),
+                    segment: segment.to_owned(),
+                    schedule: find_schedule(rules, exchange, segment),
+                    since_zero: rules.counts_since_zero(exchange),
+                });
+                self.by_name.insert(name, index);
+                index
+            }
+        };
+        self.last
+    }
+}
+
+/// What a record says, judged up to its time.
+#[derive(Debug)]
+pub struct Tick<'a> {
+    pub venue: u32,
+    pub token: i64,
+    pub price: f64,
+    pub quantity: i64,
+    /// 0 where the record has none.
+    pub total: i64,
+    pub at_ms: i64,
+    pub company: Option<Cow<'a, str>>,
+    /// `None` where it is the token itself.
+    pub scrip: Option<Cow<'a, str>>,
+    pub time_fallback: bool,
+    pub optional_unreadable: bool,
+}
+
+/// The verdict on a record.
+#[derive(Debug)]
+pub enum Verdict<'a> {
+    Rejected(Reason),
+    /// Price 0: a quote without a trade.
+    Quote {
+        venue: u32,
+        token: i64,
+    },
+    Tick(Tick<'a>),
+}
+
+type Raw<'a> = [Option<&'a str>; FIELD_COUNT];
+
+/// Collects the fields we read, the last of a name winning, and checks the grammar of all others.
+struct Object<'r, 'a> {
+    rules: &'r Rules,
+    raw: Raw<'a>,
+}
+
+impl<'a> Visitor<'a> for Object<'_, 'a> {
+    type Value = Raw<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        // Keys are read raw: serde's own key reading would refuse a lone surrogate, which the grammar allows.
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            match field_index(self.rules, key.get()).and_then(|index| self.raw.get_mut(index)) {
+                Some(slot) => *slot = Some(map.next_value::<&RawValue>()?.get()),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(self.raw)
+    }
+}
+
+/// The index of the field that a key names, however it is spelled.
+fn field_index(rules: &Rules, key: &str) -> Option<usize> {
+    let named = |name: &str| rules.fields.iter().position(|field| field == name);
+    let inner = key.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { named(&string(key)?) } else { named(inner) }
+}
+
+fn read_object<'a>(rules: &Rules, value: &'a [u8]) -> Option<Raw<'a>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let visitor = Object { rules, raw: [None; FIELD_COUNT] };
+    let raw = deserializer.deserialize_map(visitor).ok()?;
+    deserializer.end().ok()?;
+    Some(raw)
+}
+
+/// The text of a JSON string; `None` for anything else and for lone surrogates.
+fn string(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// The lexeme of a number, also of one that comes as a string.
+fn number(raw: &str) -> Option<Cow<'_, str>> {
+    if raw.starts_with('"') {
+        string(raw).filter(|text| is_number(text.as_bytes()))
+    } else {
+        raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()).then_some(Cow::Borrowed(raw))
+    }
+}
+
+fn whole(raw: &str, decimals: u32) -> Option<i64> {
+    integer(number(raw)?.as_bytes(), decimals)
+}
+
+fn name_part(raw: &str) -> Option<Cow<'_, str>> {
+    string(raw).filter(|text| !text.is_empty() && !text.contains(':'))
+}
+
+/// The record's own timestamp where it can be one (`docs/decisions/0002`, 6).
+pub fn usable(timestamp_ms: i64) -> Option<i64> {
+    (FIRST_MS..LIMIT_MS).contains(&timestamp_ms).then_some(timestamp_ms)
+}
+
+fn event_time(raw: Option<&str>, schedule: &Schedule) -> Option<i64> {
+    let raw = raw?;
+    let ms =
+        if raw.starts_with('"') { text_ms(string(raw)?.as_bytes(), schedule) } else { epoch_number_ms(raw.as_bytes()) };
+    ms.filter(|ms| *ms >= FIRST_MS)
+}
+
+/// Judge one record: JSON, instrument, price, time.
+pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, timestamp_ms: i64) -> Verdict<'a> {
+    let Some(value) = value else { return Verdict::Rejected(Reason::Tombstone) };
+    if value.is_empty() {
+        return Verdict::Rejected(Reason::Empty);
+    }
+    let Some(raw) = read_object(rules, value) else { return Verdict::Rejected(Reason::Json) };
+    let field = |field: Field| raw.get(field as usize).copied().flatten().filter(|text| *text != "null");
+
+    let exchange = field(Field::Exchange).and_then(name_part);
+    let segment = field(Field::Segment).and_then(name_part);
+    let token = field(Field::Token).and_then(|text| whole(text, 0));
+    let (Some(exchange), Some(segment), Some(token)) = (exchange, segment, token) else {
+        return Verdict::Rejected(Reason::Instrument);
+    };
+    let venue = venues.index(rules, &exchange, &segment);
+
+    let price = field(Field::Price).and_then(number).and_then(|text| text.parse::<f64>().ok());
+    let price = match price {
+        Some(price) if price.is_finite() && price >= 0.0 => price,
+        _ => return Verdict::Rejected(Reason::Price),
+    };
+    if price == 0.0 {
+        return Verdict::Quote { venue, token };
+    }
+
+    let Some(schedule) = venues.get(venue).map(|v| &v.schedule) else { return Verdict::Rejected(Reason::Instrument) };
+    let (at_ms, time_fallback) = match time(event_time(field(Field::Time), schedule), timestamp_ms, rules.future_ms) {
+        Ok(time) => time,
+        Err(reason) => return Verdict::Rejected(reason),
+    };
+
+    let mut optional_unreadable = false;
+    let mut optional = |text: Option<&'a str>, read: &dyn Fn(&'a str) -> Option<i64>| {
+        let value = text.and_then(read);
+        optional_unreadable |= text.is_some() && value.is_none();
+        value.unwrap_or(0)
+    };
+    let quantity = optional(field(Field::Quantity), &|text| whole(text, rules.quantity_decimals));
+    let total = optional(field(Field::Total), &|text| whole(text, rules.quantity_decimals));
+    let company_text = field(Field::Company);
+    let company = company_text.and_then(string);
+    let scrip_text = field(Field::Scrip);
+    let scrip = scrip_text.and_then(scrip_code);
+    optional_unreadable |= company_text.is_some() && company.is_none();
+    optional_unreadable |= scrip_text.is_some() && scrip.is_none();
+    let scrip = scrip.filter(|code| !is_token(code, token));
+    Verdict::Tick(Tick {
+        venue,
+        token,
+        price,
+        quantity,
+        total,
+        at_ms,
+        company,
+        scrip,
+        time_fallback,
+        optional_unreadable,
+    })
+}
+
+/// Event time and whether it is the record's own timestamp.
+fn time(read: Option<i64>, timestamp_ms: i64, future_ms: i64) -> Result<(i64, bool), Reason> {
+    match (read, usable(timestamp_ms)) {
+        (Some(ms), Some(timestamp_ms)) if ms > timestamp_ms + future_ms => Err(Reason::Future),
+        (Some(ms), None) if ms >= LIMIT_MS => Err(Reason::Time),
+        (Some(ms), _) => Ok((ms, false)),
+        (None, Some(timestamp_ms)) => Ok((timestamp_ms, true)),
+        (None, None) => Err(Reason::Time),
+    }
+}
+
+/// A string as it is, a whole number as its digits.
+fn scrip_code(raw: &str) -> Option<Cow<'_, str>> {
+    if raw.starts_with('"') {
+        return string(raw);
+    }
+    Decimal::parse(raw.as_bytes())?.scaled(0).map(|code| Cow::Owned(code.to_string()))
+}
+
+fn is_token(code: &str, token: i64) -> bool {
+    itoa::Buffer::new().format(token) == code
+}

@@ -1,0 +1,101 @@
+//! A window to the JSON record of a candle topic (semantics §5).
+
+use crate::decode::Venue;
+use crate::time::write_local;
+use crate::window::Window;
+
+/// What a candle says beside its window.
+#[derive(Clone, Copy, Debug)]
+pub struct Publication<'a> {
+    pub venue: &'a Venue,
+    pub token: i64,
+    pub timeframe: &'a str,
+    pub partition: i32,
+    pub quantity_decimals: u32,
+    pub is_complete: bool,
+    pub is_revised: bool,
+}
+
+fn put_int(out: &mut Vec<u8>, value: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn put_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    // Writing a string or a finite float into memory cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+fn put_quantity(out: &mut Vec<u8>, value: i64, decimals: u32) {
+    if decimals == 0 {
+        put_int(out, value);
+        return;
+    }
+    let unit = 10_i64.pow(decimals);
+    put_int(out, value / unit);
+    out.push(b'.');
+    let fraction = (value % unit).to_string();
+    out.extend(std::iter::repeat_n(b'0', decimals as usize - fraction.len()));
+    out.extend_from_slice(fraction.as_bytes());
+}
+
+/// `N:C:2885`: the key of ticks' instrument and of its candles.
+pub fn key(venue: &Venue, token: i64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    out.extend_from_slice(venue.exchange.as_bytes());
+    out.push(b':');
+    out.extend_from_slice(venue.segment.as_bytes());
+    out.push(b':');
+    put_int(&mut out, token);
+    out
+}
+
+pub fn value(window: &Window, publication: &Publication) -> Vec<u8> {
+    let venue = publication.venue;
+    let mut out = Vec::with_capacity(512);
+    for (name, price) in [
+        (&b"{\"open\":"[..], window.open.price),
+        (b",\"high\":", window.high),
+        (b",\"low\":", window.low),
+        (b",\"close\":", window.close.price),
+    ] {
+        out.extend_from_slice(name);
+        put_json(&mut out, &price);
+    }
+    out.extend_from_slice(b",\"volume\":");
+    put_quantity(&mut out, window.volume, publication.quantity_decimals);
+    out.extend_from_slice(b",\"exchange\":");
+    put_json(&mut out, venue.exchange.as_str());
+    out.extend_from_slice(b",\"exchangeType\":");
+    put_json(&mut out, venue.segment.as_str());
+    out.extend_from_slice(b",\"companyName\":");
+    put_json(&mut out, &window.company.as_deref());
+    out.extend_from_slice(b",\"scripCode\":");
+    match window.scrip.as_deref() {
+        Some(code) => put_json(&mut out, code),
+        None => {
+            out.push(b'"');
+            put_int(&mut out, publication.token);
+            out.push(b'"');
+        }
+    }
+    out.extend_from_slice(b",\"windowStartMillis\":");
+    put_int(&mut out, window.start_ms);
+    out.extend_from_slice(b",\"windowEndMillis\":");
+    put_int(&mut out, window.end_ms);
+    out.extend_from_slice(b",\"humanReadableStartTime\":\"");
+    write_local(&mut out, window.start_ms + venue.schedule.offset_ms(window.start_ms));
+    out.extend_from_slice(b"\",\"humanReadableEndTime\":\"");
+    write_local(&mut out, window.end_ms + venue.schedule.offset_ms(window.end_ms));
+    out.extend_from_slice(b"\",\"timeframe\":");
+    put_json(&mut out, publication.timeframe);
+    out.extend_from_slice(b",\"ticks\":");
+    put_int(&mut out, window.ticks);
+    out.extend_from_slice(if publication.is_complete { b",\"complete\":true" } else { b",\"complete\":false" });
+    out.extend_from_slice(if publication.is_revised { b",\"revised\":true" } else { b",\"revised\":false" });
+    out.extend_from_slice(b",\"sourcePartition\":");
+    put_int(&mut out, i64::from(publication.partition));
+    out.extend_from_slice(b",\"sourceOffset\":");
+    put_int(&mut out, window.source_offset);
+    out.push(b'}');
+    out
+}

@@ -1,0 +1,268 @@
+//! One tick into one instrument (semantics §3 and the lateness of §4).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::{Tick, Venue};
+use crate::rules::Rules;
+use crate::session::{Bounds, Place, Session, window_inside, window_outside};
+use crate::window::{Change, Frame, Mark, Trade};
+
+/// Ticks in a row that trade below the day's greatest total before it counts as stuck (0002, 14).
+const STUCK_TICKS: u32 = 100;
+/// A kept tick long after the close still finds its trading day's record.
+const KEEP_DAY_MS: i64 = 14 * 86_400_000;
+
+/// Totals seen before the open of a trading day: only records that raise the greatest so far.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PreOpen {
+    pub day: i64,
+    pub close_ms: i64,
+    /// (event time, offset, total), all three rising.
+    steps: Vec<(i64, i64, i64)>,
+}
+
+impl PreOpen {
+    fn add(&mut self, at_ms: i64, offset: i64, total: i64) {
+        let index = self.steps.partition_point(|(t, o, _)| (*t, *o) < (at_ms, offset));
+        let before = index.checked_sub(1).and_then(|i| self.steps.get(i));
+        if before.is_some_and(|(_, _, greatest)| *greatest >= total) {
+            return;
+        }
+        self.steps.insert(index, (at_ms, offset, total));
+        let mut seen = 0;
+        self.steps.retain(|(_, _, step)| {
+            seen += 1;
+            seen <= index + 1 || *step > total
+        });
+    }
+
+    fn greatest_before(&self, at_ms: i64, offset: i64) -> Option<i64> {
+        let index = self.steps.partition_point(|(t, o, _)| (*t, *o) < (at_ms, offset));
+        index.checked_sub(1).and_then(|i| self.steps.get(i)).map(|(_, _, total)| *total)
+    }
+}
+
+/// Everything held of one instrument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instrument {
+    pub venue: u32,
+    pub token: i64,
+    /// The last company name read.
+    company: Option<Arc<str>>,
+    /// Greatest event time of its in-session ticks: its own clock for lateness.
+    pub now_ms: Option<i64>,
+    /// Greatest event time of its accepted ticks.
+    pub seen_ms: i64,
+    pub frames: Vec<Frame>,
+    pub pre_open: Vec<PreOpen>,
+    stuck: u32,
+    /// The session of the last tick: the next one is most likely in it too.
+    #[serde(skip)]
+    session: Session,
+    /// Already on the list of instruments to look at when the next commit forgets.
+    #[serde(skip)]
+    pub is_touched: bool,
+}
+
+/// What a tick did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Folded {
+    pub is_outside: bool,
+    /// Timeframes by bit that the tick was too late for.
+    pub late: u64,
+    pub is_stuck: bool,
+}
+
+/// Windows that a restart froze: began before `start_ms` and end at or before the frontier.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Freeze {
+    pub start_ms: i64,
+    pub frontiers_ms: Vec<i64>,
+}
+
+impl Freeze {
+    fn holds(&self, frame: usize, bounds: Bounds) -> bool {
+        bounds.start_ms < self.start_ms && self.frontiers_ms.get(frame).is_some_and(|c| bounds.end_ms <= *c)
+    }
+}
+
+impl Instrument {
+    pub fn new(venue: u32, token: i64, frames: usize) -> Self {
+        Self {
+            venue,
+            token,
+            company: None,
+            now_ms: None,
+            seen_ms: i64::MIN,
+            frames: vec![Frame::default(); frames],
+            pre_open: Vec::new(),
+            stuck: 0,
+            session: Session::default(),
+            is_touched: false,
+        }
+    }
+
+    /// Event times at or before this are too late: `end ≤ too_late` or, outside, `time ≤ too_late`.
+    pub fn too_late_ms(&self, rules: &Rules) -> i64 {
+        self.now_ms.map_or(i64::MIN, |now_ms| now_ms - rules.late_horizon_ms)
+    }
+
+    fn place(&mut self, rules: &Rules, venue: &Venue, at_ms: i64) -> Place {
+        if self.session.open_ms <= at_ms && at_ms < self.session.close_ms {
+            return Place::Inside(self.session);
+        }
+        let place = venue.schedule.place(at_ms, rules.after_close_ms);
+        if let Place::Inside(session) = place {
+            self.session = session;
+        }
+        place
+    }
+
+    /// Fold a tick; `changes` receives `(timeframe, change)` for each window whose fields changed.
+    pub fn fold(
+        &mut self,
+        rules: &Rules,
+        venue: &Venue,
+        freeze: Option<&Freeze>,
+        tick: &Tick,
+        offset: i64,
+        changes: &mut Vec<(usize, Change)>,
+    ) -> Folded {
+        self.seen_ms = self.seen_ms.max(tick.at_ms);
+        if let Some(name) = tick.company.as_deref()
+            && self.company.as_deref() != Some(name)
+        {
+            self.company = Some(Arc::from(name));
+        }
+        let place = self.place(rules, venue, tick.at_ms);
+        if !rules.keep_outside && !matches!(place, Place::Inside(_)) {
+            self.serve_base(rules, venue, place, tick, offset, changes);
+            return Folded { is_outside: true, ..Folded::default() };
+        }
+        self.now_ms = self.now_ms.max(Some(tick.at_ms));
+        let too_late_ms = self.too_late_ms(rules);
+        let company = self.company.clone();
+        let scrip = tick.scrip.as_deref().map(Arc::from);
+        let mark = Mark { at_ms: tick.at_ms, offset, price: tick.price };
+        let trade = Trade {
+            mark,
+            quantity: tick.quantity,
+            total: tick.total,
+            company: company.as_ref(),
+            scrip: scrip.as_ref(),
+        };
+
+        let mut late = 0;
+        let mut scratch = Vec::new();
+        for (i, (frame, timeframe)) in self.frames.iter_mut().zip(&rules.timeframes).enumerate() {
+            let bounds = frame.newest_bounds(tick.at_ms).unwrap_or_else(|| match place {
+                Place::Inside(session) => window_inside(&venue.schedule, session, timeframe.length_ms, tick.at_ms),
+                outside => window_outside(&venue.schedule, outside, timeframe.length_ms, tick.at_ms),
+            });
+            if bounds.end_ms <= too_late_ms || freeze.is_some_and(|f| f.holds(i, bounds)) {
+                late |= 1 << i;
+                continue;
+            }
+            let base_before = (tick.total > 0).then(|| {
+                let pre_open = self.pre_open.iter().find(|p| p.day == bounds.day);
+                found_base(frame, rules, venue, pre_open, bounds.day, tick, offset)
+            });
+            frame.fold(bounds, &trade, &mut scratch);
+            if base_before == Some(true) {
+                frame.rebase(bounds.day, offset, &mut scratch);
+            }
+            changes.extend(scratch.drain(..).map(|change| (i, change)));
+        }
+        Folded { is_outside: false, late, is_stuck: self.is_stuck(tick) }
+    }
+
+    /// An outside tick's total may be the base of the session that follows it.
+    fn serve_base(
+        &mut self,
+        rules: &Rules,
+        venue: &Venue,
+        place: Place,
+        tick: &Tick,
+        offset: i64,
+        changes: &mut Vec<(usize, Change)>,
+    ) {
+        let Place::Before(next) = place else { return };
+        if tick.total == 0 || tick.at_ms <= self.too_late_ms(rules) {
+            return;
+        }
+        if !self.pre_open.iter().any(|p| p.day == next.day) {
+            let (_, close_ms) = venue.schedule.day_bounds(next.day);
+            self.pre_open.push(PreOpen { day: next.day, close_ms, steps: Vec::new() });
+        }
+        let Some(pre_open) = self.pre_open.iter_mut().find(|p| p.day == next.day) else { return };
+        pre_open.add(tick.at_ms, offset, tick.total);
+        let mut scratch = Vec::new();
+        for (i, frame) in self.frames.iter_mut().enumerate() {
+            let Some(day) = frame.day_mut(next.day) else { continue };
+            let base = base_of(day.first, Some(pre_open), venue);
+            if base != day.base {
+                day.base = base;
+                frame.rebase(next.day, offset, &mut scratch);
+                changes.extend(scratch.drain(..).map(|change| (i, change)));
+            }
+        }
+    }
+
+    /// True on the tick that makes the instrument's volume count as stuck.
+    fn is_stuck(&mut self, tick: &Tick) -> bool {
+        let Some(window) = self.frames.first().and_then(|frame| frame.windows.back()) else { return false };
+        if tick.total == 0 || tick.quantity == 0 {
+            return false;
+        }
+        self.stuck = if tick.total < window.reach { self.stuck.saturating_add(1) } else { 0 };
+        self.stuck == STUCK_TICKS
+    }
+
+    /// Forget what no tick can change and no commit publish again.
+    pub fn forget(&mut self, rules: &Rules, frontiers_ms: &[i64], offsets: &[i64]) {
+        let too_late_ms = self.too_late_ms(rules);
+        for (frame, (frontier_ms, offset)) in self.frames.iter_mut().zip(frontiers_ms.iter().zip(offsets)) {
+            frame.forget(too_late_ms, *frontier_ms, *offset);
+        }
+        self.pre_open.retain(|p| p.close_ms > too_late_ms);
+    }
+
+    /// Whether every window is out by the last commit.
+    pub fn is_out(&self, frontiers_ms: &[i64], offsets: &[i64]) -> bool {
+        self.frames.iter().zip(frontiers_ms.iter().zip(offsets)).all(|(frame, (frontier_ms, offset))| {
+            frame.windows.iter().all(|w| w.end_ms <= *frontier_ms && w.source_offset < *offset)
+        })
+    }
+}
+
+fn base_of(first: Option<(i64, i64, i64)>, pre_open: Option<&PreOpen>, venue: &Venue) -> i64 {
+    let Some((at_ms, offset, base)) = first else { return 0 };
+    if venue.since_zero {
+        return 0;
+    }
+    pre_open.and_then(|p| p.greatest_before(at_ms, offset)).map_or(base, |greatest| base.min(greatest))
+}
+
+/// Note a total's tick as the day's first where it is; true when the day's base changed.
+fn found_base(
+    frame: &mut Frame,
+    rules: &Rules,
+    venue: &Venue,
+    pre_open: Option<&PreOpen>,
+    day: i64,
+    tick: &Tick,
+    offset: i64,
+) -> bool {
+    let close_ms = || venue.schedule.day_bounds(day).1 + if rules.keep_outside { KEEP_DAY_MS } else { 0 };
+    let Some(record) = frame.day_or_new(day, close_ms) else { return false };
+    if record.first.is_some_and(|(at_ms, _, _)| at_ms <= tick.at_ms) {
+        return false;
+    }
+    record.first = Some((tick.at_ms, offset, (tick.total - tick.quantity).max(0)));
+    let base = base_of(record.first, pre_open, venue);
+    let is_changed = base != record.base;
+    record.base = base;
+    is_changed
+}

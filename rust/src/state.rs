@@ -1,0 +1,144 @@
+//! Dump and load: the whole state, versioned and checked; a newer program reads every older version.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::book::{Book, Ledger};
+use crate::fold::{Freeze, Instrument};
+
+const MAGIC: &[u8; 4] = b"SCBK";
+/// Raised whenever the layout below changes; older ones stay readable.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Why a dump cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unusable {
+    Damaged(&'static str),
+    Newer(u16),
+    OtherRules,
+    OtherPartition(i32),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Damaged(how) => write!(f, "damaged: {how}"),
+            Self::Newer(version) => {
+                write!(f, "format {version} is newer than {FORMAT_VERSION}, the one this program reads")
+            }
+            Self::OtherRules => f.write_str("written under other rules"),
+            Self::OtherPartition(partition) => write!(f, "of partition {partition}"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Dumped<'a> {
+    digest: &'a str,
+    fingerprint: &'a [u8],
+    partition: i32,
+    event_ms: Option<i64>,
+    first_ms: Option<i64>,
+    last_offset: Option<i64>,
+    lost_ms: Option<i64>,
+    freeze: Option<&'a Freeze>,
+    ledger: &'a Ledger,
+    venues: Vec<(&'a str, &'a str)>,
+    instruments: Vec<&'a Instrument>,
+}
+
+#[derive(Deserialize)]
+struct Loaded {
+    digest: String,
+    fingerprint: Vec<u8>,
+    partition: i32,
+    event_ms: Option<i64>,
+    first_ms: Option<i64>,
+    last_offset: Option<i64>,
+    lost_ms: Option<i64>,
+    freeze: Option<Freeze>,
+    ledger: Ledger,
+    venues: Vec<(String, String)>,
+    instruments: Vec<Instrument>,
+}
+
+impl Book {
+    /// Magic, version, checksum of the rest, the rest.
+    #[must_use]
+    pub fn dump(&self, fingerprint: &[u8]) -> Vec<u8> {
+        let dumped = Dumped {
+            digest: &self.rules.digest,
+            fingerprint,
+            partition: self.partition,
+            event_ms: self.event_ms,
+            first_ms: self.first_ms,
+            last_offset: self.last_offset,
+            lost_ms: self.lost_ms,
+            freeze: self.freeze.as_ref(),
+            ledger: &self.ledger,
+            venues: self.venues.list.iter().map(|v| (v.exchange.as_str(), v.segment.as_str())).collect(),
+            instruments: self.instruments_by_age(),
+        };
+        // Serialising into memory fails for no value of these types.
+        let body = postcard::to_allocvec(&dumped).unwrap_or_default();
+        let mut out = Vec::with_capacity(body.len() + 10);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    /// Replace the state and return the fingerprint; on an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`Unusable`] says why the dump is not for this book.
+    pub fn load(&mut self, dumped: &[u8]) -> Result<Vec<u8>, Unusable> {
+        let body = body(dumped)?;
+        let loaded: Loaded = postcard::from_bytes(body).map_err(|_| Unusable::Damaged("not in its own format"))?;
+        if loaded.digest != self.rules.digest {
+            return Err(Unusable::OtherRules);
+        }
+        if loaded.partition != self.partition {
+            return Err(Unusable::OtherPartition(loaded.partition));
+        }
+        let frames = self.rules.timeframes.len();
+        let fits = |i: &Instrument| (i.venue as usize) < loaded.venues.len() && i.frames.len() == frames;
+        if !loaded.instruments.iter().all(fits) {
+            return Err(Unusable::Damaged("an instrument that does not fit"));
+        }
+        let mut fresh = Self::new(self.rules.clone(), self.partition);
+        for (index, (exchange, segment)) in (0_u32..).zip(&loaded.venues) {
+            if fresh.venues.index(&self.rules, exchange, segment) != index {
+                return Err(Unusable::Damaged("an exchange twice"));
+            }
+        }
+        fresh.frontiers_ms.clone_from(&self.frontiers_ms);
+        fresh.offsets.clone_from(&self.offsets);
+        fresh.flushed.clone_from(&self.flushed);
+        fresh.event_ms = loaded.event_ms;
+        fresh.first_ms = loaded.first_ms;
+        fresh.last_offset = loaded.last_offset;
+        fresh.lost_ms = loaded.lost_ms;
+        fresh.freeze = loaded.freeze;
+        fresh.ledger = loaded.ledger;
+        fresh.replace_instruments(loaded.instruments);
+        *self = fresh;
+        Ok(loaded.fingerprint)
+    }
+}
+
+fn body(dumped: &[u8]) -> Result<&[u8], Unusable> {
+    let rest = dumped.strip_prefix(MAGIC).ok_or(Unusable::Damaged("no dump of a book"))?;
+    let (version, rest) = rest.split_first_chunk::<2>().ok_or(Unusable::Damaged("cut off"))?;
+    let version = u16::from_le_bytes(*version);
+    if version > FORMAT_VERSION {
+        return Err(Unusable::Newer(version));
+    }
+    let (checksum, body) = rest.split_first_chunk::<4>().ok_or(Unusable::Damaged("cut off"))?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+        return Err(Unusable::Damaged("checksum"));
+    }
+    Ok(body)
+}

@@ -1,0 +1,270 @@
+//! A timeframe of one instrument: its windows, oldest first, and its trading days (semantics §3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::Bounds;
+
+/// A price with its place in the only order used: (event time, offset).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Mark {
+    pub at_ms: i64,
+    pub offset: i64,
+    pub price: f64,
+}
+
+/// One window of one instrument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Window {
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub day: i64,
+    pub open: Mark,
+    pub close: Mark,
+    pub high: f64,
+    pub low: f64,
+    /// T(w): the greatest total seen in this window, 0 for none.
+    pub total: i64,
+    /// M of the day's window before, 0 where none had a total.
+    pub below: i64,
+    /// M(w): the greater of `total` and `below`.
+    pub reach: i64,
+    /// The sum of `LastQty`, which stops at the greatest integer.
+    pub quantity: i64,
+    pub volume: i64,
+    /// Ticks folded up to `source_offset`, and in all.
+    pub ticks: i64,
+    pub ticks_all: i64,
+    pub first_offset: i64,
+    pub source_offset: i64,
+    pub company: Option<Arc<str>>,
+    /// `None`: the token.
+    pub scrip: Option<Arc<str>>,
+}
+
+/// What the volumes of a trading day rest on, in one timeframe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Day {
+    pub day: i64,
+    /// When its last session closes.
+    pub close_ms: i64,
+    /// Time and offset of the first in-session tick with a total, and that total less its `LastQty`.
+    pub first: Option<(i64, i64, i64)>,
+    pub base: i64,
+    /// M of the windows already forgotten.
+    pub carried: i64,
+}
+
+/// A tick as a window takes it.
+#[derive(Debug)]
+pub struct Trade<'a> {
+    pub mark: Mark,
+    pub quantity: i64,
+    pub total: i64,
+    pub company: Option<&'a Arc<str>>,
+    pub scrip: Option<&'a Arc<str>>,
+}
+
+impl Window {
+    fn new(bounds: Bounds, below: i64, trade: &Trade) -> Self {
+        Self {
+            start_ms: bounds.start_ms,
+            end_ms: bounds.end_ms,
+            day: bounds.day,
+            open: trade.mark,
+            close: trade.mark,
+            high: trade.mark.price,
+            low: trade.mark.price,
+            total: trade.total,
+            below,
+            reach: below.max(trade.total),
+            quantity: trade.quantity,
+            volume: 0,
+            ticks: 1,
+            ticks_all: 1,
+            first_offset: trade.mark.offset,
+            source_offset: trade.mark.offset,
+            company: trade.company.cloned(),
+            scrip: trade.scrip.cloned(),
+        }
+    }
+
+    /// All but the volume; true when a published field changed.
+    fn take(&mut self, trade: &Trade) -> bool {
+        let mark = trade.mark;
+        self.ticks_all += 1;
+        let mut changed = false;
+        // Offsets only rise: at equal times the first stays the open and the newcomer is the close.
+        if mark.at_ms < self.open.at_ms {
+            changed |= differs(mark.price, self.open.price);
+            self.open = mark;
+        }
+        if mark.at_ms >= self.close.at_ms {
+            changed |= differs(mark.price, self.close.price);
+            self.close = mark;
+            if self.company.as_ref() != trade.company {
+                self.company = trade.company.cloned();
+                changed = true;
+            }
+            if self.scrip.as_ref() != trade.scrip {
+                self.scrip = trade.scrip.cloned();
+                changed = true;
+            }
+        }
+        if mark.price > self.high {
+            self.high = mark.price;
+            changed = true;
+        }
+        if mark.price < self.low {
+            self.low = mark.price;
+            changed = true;
+        }
+        self.quantity = self.quantity.saturating_add(trade.quantity);
+        self.total = self.total.max(trade.total);
+        changed
+    }
+
+    /// Volume and M anew; true when the volume changed.
+    fn settle(&mut self, below: i64, base: i64) -> bool {
+        self.below = below;
+        self.reach = below.max(self.total);
+        let volume = match (below, self.reach) {
+            (0, 0) => self.quantity,
+            (0, reach) => (reach - base).max(0),
+            (below, reach) => reach - below,
+        };
+        let changed = volume != self.volume;
+        self.volume = volume;
+        changed
+    }
+
+    fn touch(&mut self, offset: i64) {
+        self.source_offset = offset;
+        self.ticks = self.ticks_all;
+    }
+}
+
+fn differs(a: f64, b: f64) -> bool {
+    a.to_bits() != b.to_bits()
+}
+
+/// The windows of one instrument in one timeframe that some tick may still change or a commit publish.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Frame {
+    pub windows: VecDeque<Window>,
+    pub days: Vec<Day>,
+}
+
+/// A window whose published fields changed: its end, whether it is new, and its source offset before.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub is_new: bool,
+    pub source_before: i64,
+}
+
+impl Frame {
+    /// The window that `at_ms` falls into, if it is the newest one: the common case.
+    pub fn newest_bounds(&self, at_ms: i64) -> Option<Bounds> {
+        let window = self.windows.back()?;
+        (window.start_ms <= at_ms && at_ms < window.end_ms).then_some(Bounds {
+            start_ms: window.start_ms,
+            end_ms: window.end_ms,
+            day: window.day,
+        })
+    }
+
+    pub fn day_mut(&mut self, day: i64) -> Option<&mut Day> {
+        self.days.iter_mut().rev().find(|d| d.day == day)
+    }
+
+    /// The day's record, made when it is new; `close_ms` is asked for only then.
+    pub fn day_or_new(&mut self, day: i64, close_ms: impl FnOnce() -> i64) -> Option<&mut Day> {
+        if self.day_mut(day).is_none() {
+            self.days.push(Day { day, close_ms: close_ms(), first: None, base: 0, carried: 0 });
+        }
+        self.day_mut(day)
+    }
+
+    fn base(&self, day: i64) -> i64 {
+        self.days.iter().rev().find(|d| d.day == day).map_or(0, |d| d.base)
+    }
+
+    /// M of the day's window before the one at `index`.
+    fn below(&self, index: usize, day: i64) -> i64 {
+        match index.checked_sub(1).and_then(|i| self.windows.get(i)) {
+            Some(window) if window.day == day => window.reach,
+            _ => self.days.iter().rev().find(|d| d.day == day).map_or(0, |d| d.carried),
+        }
+    }
+
+    /// Fold a trade into its window and pass a changed M on to later windows of the day.
+    pub fn fold(&mut self, bounds: Bounds, trade: &Trade, changes: &mut Vec<Change>) {
+        let offset = trade.mark.offset;
+        let index = match self.windows.back() {
+            Some(last) if last.start_ms == bounds.start_ms => self.windows.len() - 1,
+            _ => self.windows.partition_point(|w| w.start_ms < bounds.start_ms),
+        };
+        let is_there = self.windows.get(index).is_some_and(|w| w.start_ms == bounds.start_ms);
+        if !is_there {
+            let below = self.below(index, bounds.day);
+            self.windows.insert(index, Window::new(bounds, below, trade));
+        }
+        let first_without_below = self.windows.get(index).is_some_and(|w| w.below == 0);
+        let base = if first_without_below { self.base(bounds.day) } else { 0 };
+        let Some(window) = self.windows.get_mut(index) else { return };
+        let source_before = if is_there { window.source_offset } else { -1 };
+        let reach_before = if is_there { window.reach } else { window.below };
+        let mut is_changed = !is_there;
+        if is_there {
+            is_changed |= window.take(trade);
+        }
+        is_changed |= window.settle(window.below, base);
+        if is_changed {
+            window.touch(offset);
+            changes.push(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: !is_there, source_before });
+        }
+        if window.reach != reach_before {
+            self.pass_on(index + 1, bounds.day, offset, changes);
+        }
+    }
+
+    /// The base of a day changed: settle all its windows.
+    pub fn rebase(&mut self, day: i64, offset: i64, changes: &mut Vec<Change>) {
+        let first = self.windows.partition_point(|w| w.day < day);
+        self.pass_on(first, day, offset, changes);
+    }
+
+    /// Settle the windows of a day from `index` on.
+    fn pass_on(&mut self, index: usize, day: i64, offset: i64, changes: &mut Vec<Change>) {
+        let base = self.base(day);
+        let mut below = self.below(index, day);
+        for window in self.windows.iter_mut().skip(index).take_while(|w| w.day == day) {
+            let source_before = window.source_offset;
+            if window.settle(below, base) {
+                window.touch(offset);
+                changes.push(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: false, source_before });
+            }
+            below = window.reach;
+        }
+    }
+
+    /// Forget from the front what is out (`end ≤ frontier`, source below `offset`) and too late for any tick.
+    pub fn forget(&mut self, too_late_ms: i64, frontier_ms: i64, offset: i64) {
+        while let Some(window) = self.windows.front() {
+            if window.end_ms > too_late_ms || window.end_ms > frontier_ms || window.source_offset >= offset {
+                break;
+            }
+            let (day, reach) = (window.day, window.reach);
+            if let Some(day) = self.day_mut(day) {
+                day.carried = day.carried.max(reach);
+            }
+            self.windows.pop_front();
+        }
+        let windows = &self.windows;
+        self.days.retain(|d| d.close_ms > too_late_ms || windows.iter().any(|w| w.day == d.day));
+    }
+}

@@ -1,0 +1,103 @@
+"""The border to Rust. Only `candles/book.py` crosses it. Times are epoch ms UTC.
+
+Every method that walks records or windows lets the GIL go while it does.
+"""
+
+from collections.abc import Sequence
+
+FORMAT_VERSION: int
+"""Version of what `Book.dump` writes; `Book.load` reads it and every older one."""
+
+class Book:
+    """The fold of one input partition: state = f(rules, log prefix)."""
+
+    def __new__(
+        cls,
+        *,
+        partition: int,
+        digest: str,
+        timeframes: Sequence[tuple[str, int]],
+        fields: Sequence[str],
+        schedules: Sequence[
+            tuple[
+                str,
+                str,
+                Sequence[tuple[int, int]],
+                Sequence[tuple[int, int, int, Sequence[tuple[int, int]]]],
+                Sequence[tuple[int, Sequence[tuple[int, int]]]],
+            ]
+        ],
+        late_horizon_ms: int,
+        future_ms: int,
+        after_close_ms: int,
+        quantity_decimals: int,
+        keep_outside: bool,
+        since_zero: Sequence[str],
+    ) -> Book:
+        """An empty book. ValueError: rules that no Python `Rules` can produce."""
+
+    def fold(
+        self,
+        values: Sequence[bytes | None],
+        timestamps_ms: Sequence[int],
+        offsets: Sequence[int],
+    ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+        """Fold records in log order; three sequences of one length.
+
+        Returns `(rejects, late)`: index in the batch with the reason, and index with the labels of the
+        timeframes the tick was too late for, comma-separated. ValueError, and nothing folded, when an
+        offset is not above the last; the book refuses to count a record twice.
+        """
+
+    def committed(self, *, frontiers_ms: Sequence[int], offsets: Sequence[int], flushed: Sequence[int]) -> None:
+        """Take over what the last commit says, one number a timeframe; forget what is out and too late."""
+
+    def freeze(self, fold_start_ms: int) -> None:
+        """From now on windows that began before `fold_start_ms` and end at or before the frontier take no ticks."""
+
+    def lose(self, lost_ms: int) -> None:
+        """Ticks up to event time `lost_ms` are known to be gone: windows that began before it are not complete."""
+
+    def close(
+        self, *, due_ms: Sequence[int], flush: bool, candles_max: int
+    ) -> tuple[list[int], list[list[tuple[bytes, bytes]]]]:
+        """What a commit must publish now, given C' per timeframe; changes nothing in the book.
+
+        Returns `(frontiers_ms, candles)`: the C that this commit reaches (below `due_ms` where more than
+        `candles_max` would be due), and per timeframe the `(key, value)` records, a window's older first.
+        """
+
+    def next_ends_ms(self) -> list[int | None]:
+        """Per timeframe the least end above the frontier among windows held, or None."""
+
+    def event_ms(self) -> int | None:
+        """E of semantics §4, or None before the first accepted tick."""
+
+    def raise_event_ms(self, event_ms: int) -> None:
+        """Restore: the committed E, where the fold began after the tick that set it."""
+
+    def position(self) -> int | None:
+        """Offset after the last record folded, or None before the first."""
+
+    def ledger(self) -> dict[str, int]:
+        """Counts since the fold's start; `read` is the sum of folded, quotes, outside, late and rejected."""
+
+    def instruments(self) -> int:
+        """How many instruments are held."""
+
+    def dump(self, fingerprint: bytes) -> bytes:
+        """The whole state, versioned, with the rules' digest, the fingerprint and a checksum."""
+
+    def load(self, dumped: bytes) -> bytes:
+        """Replace the state by a dumped one and return its fingerprint.
+
+        ValueError, and nothing changed, for other rules, another partition, a newer version or damage.
+        """
+
+def judge(
+    book: Book, values: Sequence[bytes | None], timestamps_ms: Sequence[int]
+) -> list[tuple[str | None, str | None, int | None]]:
+    """Per record `(reason, instrument, event_ms)` without folding it.
+
+    `reason` is None for a tick or a quote; instrument and event time are None where not readable.
+    """
