@@ -154,6 +154,10 @@ impl Book {
         Ok((closing.frontiers_ms, candles))
     }
 
+    fn count_due(&self, due_ms: Vec<i64>) -> usize {
+        self.0.count_due(&due_ms)
+    }
+
     fn next_ends_ms(&self) -> Vec<Option<i64>> {
         self.0.next_ends_ms()
     }

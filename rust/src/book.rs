@@ -35,7 +35,7 @@ pub struct Ledger {
     pub rejected: [u64; 7],
     /// Event time absent or unreadable: the record's timestamp instead.
     pub time_fallback: u64,
-    /// Records with an unreadable optional field.
+    /// Optional fields that were there and unreadable.
     pub optional_unreadable: u64,
     /// Instruments whose total stopped while they traded.
     pub volume_stuck: u64,

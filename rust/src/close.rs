@@ -26,6 +26,13 @@ impl Book {
         Closing { frontiers_ms, candles }
     }
 
+    /// How many windows are due at C' = `due_ms` and not out.
+    #[must_use]
+    pub fn count_due(&self, due_ms: &[i64]) -> usize {
+        let due = self.open.iter().zip(due_ms);
+        due.flat_map(|(open, due_ms)| open.range(..=due_ms)).map(|(_, slots)| slots.len()).sum()
+    }
+
     /// Lower the frontiers so that about `candles_max` windows are due, at least one end.
     fn reachable(&self, mut frontiers_ms: Vec<i64>, candles_max: usize) -> Vec<i64> {
         let mut ends: Vec<(i64, usize, usize)> = Vec::new();

@@ -104,7 +104,7 @@ pub struct Tick<'a> {
     /// `None` where it is the token itself.
     pub scrip: Option<Cow<'a, str>>,
     pub time_fallback: bool,
-    pub optional_unreadable: bool,
+    pub optional_unreadable: u32,
 }
 
 /// The verdict on a record.
@@ -229,10 +229,10 @@ pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, ti
         Err(reason) => return Verdict::Rejected(reason),
     };
 
-    let mut optional_unreadable = false;
+    let mut optional_unreadable = 0;
     let mut optional = |text: Option<&'a str>, read: &dyn Fn(&'a str) -> Option<i64>| {
         let value = text.and_then(read);
-        optional_unreadable |= text.is_some() && value.is_none();
+        optional_unreadable += u32::from(text.is_some() && value.is_none());
         value.unwrap_or(0)
     };
     let quantity = optional(field(Field::Quantity), &|text| whole(text, rules.quantity_decimals));
@@ -241,8 +241,8 @@ pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, ti
     let company = company_text.and_then(string);
     let scrip_text = field(Field::Scrip);
     let scrip = scrip_text.and_then(scrip_code);
-    optional_unreadable |= company_text.is_some() && company.is_none();
-    optional_unreadable |= scrip_text.is_some() && scrip.is_none();
+    optional_unreadable += u32::from(company_text.is_some() && company.is_none());
+    optional_unreadable += u32::from(scrip_text.is_some() && scrip.is_none());
     let scrip = scrip.filter(|code| !is_token(code, token));
     Verdict::Tick(Tick {
         venue,

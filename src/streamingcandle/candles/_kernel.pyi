@@ -67,6 +67,9 @@ class Book:
         `candles_max` would be due), and per timeframe the `(key, value)` records, a window's older first.
         """
 
+    def count_due(self, due_ms: Sequence[int]) -> int:
+        """How many windows `close` would find due at these C', revisions not counted."""
+
     def next_ends_ms(self) -> list[int | None]:
         """Per timeframe the least end above the frontier among windows held, or None."""
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NoReturn
 from zoneinfo import ZoneInfo
@@ -32,6 +33,8 @@ FOREVER_MS = -(2**63)
 """Where the first UTC offset begins."""
 DAY_END = 2_932_897
 """10000-01-01: the day after the last that the kernel knows."""
+LOOK_BACK_DAYS = 400
+"""How far back the last session is looked for."""
 WEEKDAYS = 0b0011111
 EVERY_DAY = 0b1111111
 
@@ -93,7 +96,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return utc_ms + self.utc_offsets[index][1]
 
     def utc_ms(self, local_ms: int) -> int:
-        """Return the instant of a local time: the first where it exists twice; by the old offset where it is skipped."""
+        """Return the instant of a local time: the first where it is twice, by the old offset where skipped."""
         offset_ms = self.utc_offsets[0][1]
         for from_ms, next_ms in self.utc_offsets[1:]:
             if local_ms < from_ms + max(offset_ms, next_ms):
@@ -116,6 +119,11 @@ class Schedule(msgspec.Struct, frozen=True):
         _, to_day, weekdays, hours = self.days[index]
         weekday = (day - _MONDAY) % 7
         return hours if day < to_day and weekdays >> weekday & 1 else ()
+
+    def trading_day(self, utc_ms: int) -> int:
+        """Return the local date, or the last before it, that has a session; the date itself when none has."""
+        today = self.day(utc_ms)
+        return next((day for day in range(today, today - LOOK_BACK_DAYS, -1) if self.hours(day)), today)
 
     def sessions(self, day: int) -> tuple[tuple[int, int], ...]:
         """Return the sessions of a local date as (open, close) in epoch ms UTC."""
@@ -142,6 +150,14 @@ class Calendar(msgspec.Struct, frozen=True):
         """Return the sessions whose local date is `day`, in order."""
         found = self.schedule(exchange, segment).sessions(_day_number(day))
         return tuple(Session(open_ms=open_ms, close_ms=close_ms, day=day) for open_ms, close_ms in found)
+
+    def day_start_ms(self, utc_ms: int) -> int:
+        """Return the earliest local midnight of the trading days that hold an instant, over all exchanges.
+
+        A fold from there on sees every tick of those days, the pre-open's too (semantics §6).
+        """
+        schedules = (*self.schedules(), round_the_clock("", "*"))
+        return min(schedule.utc_ms(schedule.trading_day(utc_ms) * DAY_MS) for schedule in schedules)
 
 
 def round_the_clock(exchange: str, segment: str) -> Schedule:
@@ -314,9 +330,8 @@ def _ranges(segment: str, weekly: dict[tuple[str, str, int], list[Row]]) -> tupl
     seasonal = any(row.when for group in weekly.values() for row in group)
     seasons = _us_seasons() if seasonal else ()
     cuts |= {day for day, _ in seasons}
-    ends = [*sorted(cuts)[1:], DAY_END]
     ranges: list[tuple[int, int, int, Hours]] = []
-    for day, end in zip(sorted(cuts), ends, strict=True):
+    for day, end in pairwise([*sorted(cuts), DAY_END]):
         hours = _weekly_hours(segment, day, weekly, seasons)
         if not hours:
             continue

@@ -1,0 +1,75 @@
+"""What a commit says of a partition beside its offset: the metadata of semantics §6.
+
+Kafka keeps it with the offset (at most 4,096 bytes), so a process that takes the partition over knows
+how far the feed clock and the frontiers had come, without any store of ours.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import msgspec
+
+from streamingcandle.candles.rules import Rules
+
+VERSION = 1
+METADATA_BYTES_MAX = 4_096
+"""Kafka's default `offset.metadata.max.bytes`."""
+
+
+class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
+    """Which log this was: the last record read, and the topic's id."""
+
+    offset: int
+    timestamp_ms: int
+    checksum: int
+    topic_id: str
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Metadata of one committed offset; names as in semantics §6. Times in epoch ms."""
+
+    version: int = msgspec.field(name="v", default=VERSION)
+    f_ms: int = msgspec.field(name="F", default=0)
+    e_ms: int | None = msgspec.field(name="E", default=None)
+    w_ms: int = msgspec.field(name="W", default=0)
+    frontiers_ms: dict[str, int] = msgspec.field(name="C", default_factory=dict)
+    flushed: dict[str, int] = msgspec.field(name="fl", default_factory=dict)
+    offsets: dict[str, int] = msgspec.field(name="O", default_factory=dict)
+    rules: str = msgspec.field(name="r", default="")
+    fingerprint: Fingerprint | None = msgspec.field(name="fp", default=None)
+
+    def encode(self) -> str:
+        """The metadata string."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def decode(cls, metadata: str) -> Self | None:
+        """None when the text is no metadata of ours."""
+        try:
+            return msgspec.json.decode(metadata, type=cls) if metadata.startswith('{"v":') else None
+        except msgspec.DecodeError:
+            return None
+
+    def frontiers_of(self, rules: Rules) -> list[int]:
+        """C per timeframe; one that never ran begins at the committed F (§6, changed rules)."""
+        return [self.frontiers_ms.get(timeframe.label, self.f_ms) for timeframe in rules.timeframes]
+
+    def offsets_of(self, rules: Rules, *, offset: int) -> list[int]:
+        """O per timeframe; one that never ran has nothing published below the committed offset."""
+        return [self.offsets.get(timeframe.label, offset) for timeframe in rules.timeframes]
+
+    def flushed_of(self, rules: Rules) -> list[int]:
+        """Offset of the last flush per timeframe, 0 for none."""
+        return [self.flushed.get(timeframe.label, 0) for timeframe in rules.timeframes]
+
+    def updated(self, rules: Rules, *, frontiers_ms: Sequence[int], offset: int, is_flush: bool) -> tuple[
+        dict[str, int], dict[str, int], dict[str, int]
+    ]:
+        """`(C, O, flushed)` after a commit at `offset`; timeframes not run keep theirs."""
+        labels = [timeframe.label for timeframe in rules.timeframes]
+        flushed = dict.fromkeys(labels, offset) if is_flush else {}
+        return (
+            self.frontiers_ms | dict(zip(labels, frontiers_ms, strict=True)),
+            self.offsets | dict.fromkeys(labels, offset),
+            self.flushed | flushed,
+        )

@@ -1,0 +1,135 @@
+"""The contracts between the path and the world. `tests/contract/` holds every log to them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from streamingcandle.errors import StreamingCandleError
+
+
+class NotCommittedError(StreamingCandleError):
+    """The transaction is certainly not in the log; what it held is still to be published."""
+
+
+class InDoubtError(StreamingCandleError):
+    """Nobody knows yet whether the transaction is in the log: `settle`, then read `committed`."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """One input record as it lies in the log, for the dead letters and the late ticks."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    offset: int
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """What one poll brought of one partition, in log order; the three sequences have one length.
+
+    `timestamp_ms` is -1 where a record has none. `next_offset` is the position after all of it, also
+    after control records and gaps that are no records (then the sequences may be empty).
+    """
+
+    partition: int
+    values: Sequence[bytes | None]
+    timestamps_ms: Sequence[int]
+    offsets: Sequence[int]
+    next_offset: int
+    origin: Callable[[int], Origin]
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A committed offset and what was said with it."""
+
+    offset: int
+    metadata: str
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """One record beside the candles: a dead letter or a late tick."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True):
+    """Candles per topic as `(key, value)`, letters, and an offset with metadata per partition: all or nothing."""
+
+    candles: Sequence[tuple[str, Sequence[tuple[bytes, bytes]]]]
+    letters: Sequence[Letter]
+    offsets: Mapping[int, Committed]
+
+
+class Listener(Protocol):
+    """Told of the partitions that come and go, from within `Log.poll`."""
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """These are ours from now on; returns the offset to read each from."""
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """These are ours no longer, given back or lost: nothing of them may be published any more."""
+
+
+class Reader(Protocol):
+    """The tick topic as a member of the group reads it. `OutsideError` when the world fails for good."""
+
+    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+        """Wait at most this long for records; tells the listener of changes first.
+
+        Records come in log order, none twice, none skipped, only of partitions assigned and only from
+        committed transactions. Raises OwnedError when another process took our place for good.
+        """
+
+    def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """The offset after the last record now in each partition, records of open transactions included."""
+
+    def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """The first offset that each partition still has."""
+
+    def offset_at(self, partition: int, timestamp_ms: int) -> int:
+        """The first offset whose record's timestamp is at or after `timestamp_ms`, else the end."""
+
+    def partitions(self) -> Sequence[int]:
+        """All partitions of the tick topic, whoever has them."""
+
+
+class Publisher(Protocol):
+    """Candles and offsets in one transaction, and what was committed."""
+
+    def commit(self, transaction: Transaction) -> None:
+        """Publish all of it or nothing, at once visible to read_committed readers.
+
+        Only for partitions assigned now, with no poll in between. Raises NotCommittedError, InDoubtError,
+        or OwnedError when another process has our identity.
+        """
+
+    def settle(self) -> None:
+        """After InDoubtError: returns when the transaction is either in the log for good or never will be."""
+
+    def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
+        """What the group has committed, a former owner's open commits waited for."""
+
+    def topic_id(self) -> str:
+        """Identifies the tick topic's life: another one after it was deleted and made anew."""
+
+    def close(self) -> None:
+        """Leave the group in good order."""
+
+
+class Log(Reader, Publisher, Protocol):
+    """Where ticks come from and candles go."""
+
+
+class Clock(Protocol):
+    """Time, so that a simulation can bend it."""
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds that never step back."""
+
+    def wall_ms(self) -> int:
+        """Epoch milliseconds of the host."""

@@ -1,0 +1,1 @@
+"""The production log: Kafka does the distribution, the failover and the transactions."""

@@ -1,0 +1,146 @@
+"""Client properties: our defaults, the user's over them, each only to the client it belongs to."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+Properties = dict[str, str | int | bool]
+
+COMMON: Properties = {
+    "retry.backoff.ms": 100,
+    "reconnect.backoff.ms": 50,
+    "socket.keepalive.enable": True,
+    "allow.auto.create.topics": False,
+}
+CONSUMER: Properties = {
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    # An offset that went away is our decision, not the client's.
+    "auto.offset.reset": "error",
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": 30_000,
+    "heartbeat.interval.ms": 3_000,
+    # A window is due by wall time; a fetch held back at the broker would hold it back too.
+    "fetch.wait.max.ms": 20,
+    # Tells of positions behind control records, which no record does.
+    "enable.partition.eof": True,
+}
+PRODUCER: Properties = {
+    "request.timeout.ms": 40_000,
+    # Java's partitioner: librdkafka's own default would put an instrument elsewhere than Java producers do.
+    "partitioner": "murmur2_random",
+    "compression.type": "lz4",
+    "linger.ms": 5,
+    "delivery.report.only.error": True,
+    "message.max.bytes": 12_000_000,
+    "queue.buffering.max.messages": 1_000_000,
+}
+TRANSACTION: Properties = {
+    # A crashed process's open transaction holds readers up this long; the two others may not be longer.
+    "transaction.timeout.ms": 10_000,
+    "message.timeout.ms": 10_000,
+    "socket.timeout.ms": 10_000,
+    # The coordinator refuses a begin right after a commit, and the client waits this long (docs/decisions/0003).
+    "retry.backoff.ms": 10,
+}
+
+_CONSUMER_ONLY_PREFIXES = (
+    "auto.offset.",
+    "check.crcs",
+    "coordinator.",
+    "enable.auto.",
+    "enable.partition.",
+    "fetch.",
+    "group.",
+    "heartbeat.",
+    "isolation.",
+    "max.partition.",
+    "max.poll.",
+    "partition.assignment.",
+    "queued.",
+    "session.",
+)
+_PRODUCER_ONLY_PREFIXES = (
+    "acks",
+    "batch.",
+    "compression.",
+    "delivery.",
+    "enable.gapless.",
+    "enable.idempotence",
+    "linger.",
+    "message.send.",
+    "message.timeout.",
+    "partitioner",
+    "queue.buffering.",
+    "queuing.",
+    "request.required.",
+    "request.timeout.",
+    "sticky.",
+    "transaction.",
+    "transactional.",
+)
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Brokers, names, and the user's client properties (dotted names, applied over our defaults)."""
+
+    bootstrap_servers: str
+    group: str
+    tick_topic: str
+    instance: str
+    """Stable over restarts of the same instance: static member and transactional id."""
+    properties: Mapping[str, str] = {}
+
+
+def is_consumer_only(name: str) -> bool:
+    """Whether a property belongs to consumers alone."""
+    return name.startswith(_CONSUMER_ONLY_PREFIXES)
+
+
+def is_producer_only(name: str) -> bool:
+    """Whether a property belongs to producers alone."""
+    return name.startswith(_PRODUCER_ONLY_PREFIXES)
+
+
+def _with_users(settings: KafkaSettings, defaults: Properties, *, consumer: bool, producer: bool) -> Properties:
+    ours = {"bootstrap.servers": settings.bootstrap_servers, "client.id": settings.instance, **COMMON, **defaults}
+    for name, value in settings.properties.items():
+        if (consumer or not is_consumer_only(name)) and (producer or not is_producer_only(name)):
+            ours[name] = value
+    if ours.get("group.protocol") == "consumer":
+        # KIP-848: the broker decides these, and refuses a killed member's static id until its session ends.
+        for name in ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms", "group.instance.id"):
+            if name not in settings.properties:
+                ours.pop(name, None)
+    return ours
+
+
+def consumer_properties(settings: KafkaSettings) -> Properties:
+    """For the group's member."""
+    names: Properties = {"group.id": settings.group, "group.instance.id": settings.instance}
+    return _with_users(settings, {**CONSUMER, **names}, consumer=True, producer=False)
+
+
+def transaction_properties(settings: KafkaSettings) -> Properties:
+    """For the producer of candles."""
+    names: Properties = {"transactional.id": settings.instance}
+    return _with_users(settings, {**PRODUCER, **TRANSACTION, **names}, consumer=False, producer=True)
+
+
+def producer_properties(settings: KafkaSettings) -> Properties:
+    """For a producer of ticks."""
+    return _with_users(settings, {**PRODUCER, "enable.idempotence": True}, consumer=False, producer=True)
+
+
+def admin_properties(settings: KafkaSettings) -> Properties:
+    """For questions and topics."""
+    return _with_users(settings, {}, consumer=False, producer=False)
+
+
+def reader_properties(settings: KafkaSettings) -> Properties:
+    """For a reader outside of every group: candles, watch."""
+    ours = _with_users(settings, CONSUMER, consumer=True, producer=False)
+    ours["group.id"] = f"{settings.group}-reader"
+    ours["auto.offset.reset"] = "earliest"
+    ours.pop("group.instance.id", None)
+    return ours
