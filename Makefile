@@ -1,0 +1,45 @@
+# `make help` lists what there is. The first two commands of the README are `make demo` and `make test`.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+export UV_PYTHON_DOWNLOADS := never
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint fix kafka
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+
+.tools/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is needed to build the kernel: install Rust" >&2; exit 1; }
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+setup: .tools/bin/uv  ## .venv with the program, its kernel built
+	@.tools/bin/uv sync --quiet --locked
+
+demo: setup  ## a simulated market to candles, nothing to configure
+	$(BIN)/streamingcandle demo
+
+kafka:
+	@tests/broker/fetch.sh
+
+test: setup kafka  ## every test, on a real Kafka broker too
+	cargo test --quiet --locked --manifest-path rust/Cargo.toml
+	$(BIN)/pytest
+
+lint: setup  ## what CI holds the code to
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cargo fmt --check --manifest-path rust/Cargo.toml
+	cargo clippy --quiet --locked --all-targets --manifest-path rust/Cargo.toml -- -D warnings
+
+fix: setup  ## let the formatters do what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cargo fmt --manifest-path rust/Cargo.toml
