@@ -1,0 +1,73 @@
+"""Ticks into the tick topic, and candles out of theirs: plain clients outside of the group."""
+
+from collections.abc import Iterable, Iterator
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from streamingcandle.candles.murmur2 import partition_of
+from streamingcandle.errors import OutsideError
+from streamingcandle.kafka.client import KafkaSettings, producer_properties, reader_properties
+
+FLUSH_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 15.0
+
+
+class TickProducer:
+    """Appends to the tick topic, idempotently, in order per key."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        """Connects in the background."""
+        self._settings = settings
+        self._producer = Producer(producer_properties(settings))
+        self._failed: list[str] = []
+
+    def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
+        """Queue `(key, value, timestamp_ms)`; waits while the client's queue is full."""
+        for key, value, timestamp_ms in records:
+            while True:
+                try:
+                    self._producer.produce(
+                        self._settings.tick_topic, value, key, timestamp=timestamp_ms, on_delivery=self._delivered
+                    )
+                except BufferError:
+                    self._producer.poll(0.1)
+                else:
+                    break
+        self._producer.poll(0)
+
+    def _delivered(self, error: KafkaError | None, _message: object) -> None:
+        if error is not None:
+            self._failed.append(error.str())
+
+    def flush(self) -> None:
+        """Return when the broker has it all. OutsideError when it has not."""
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        if left or self._failed:
+            cause = self._failed[0] if self._failed else f"{left} records not taken in {FLUSH_TIMEOUT_S:.0f} s"
+            raise OutsideError(f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}: {cause}")
+
+
+def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]:
+    """The committed values of one key, in order, up to the end of its partition now."""
+    consumer = Consumer(reader_properties(settings))
+    try:
+        metadata = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic]
+        if not metadata.partitions:
+            raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: missing; `streamingcandle topics ensure`")
+        partition = TopicPartition(topic, partition_of(key, len(metadata.partitions)), 0)
+        low, high = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
+        partition.offset = low
+        consumer.assign([partition])
+        while low < high:
+            messages = consumer.consume(10_000, 1.0)
+            for message in messages:
+                error = message.error()
+                low = max(low, (message.offset() or 0) + (error is None))
+                if error is None and message.key() == key:
+                    yield message.value() or b""
+                elif error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
+                    raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: {error.str()}")
+    except KafkaException as error:
+        raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: {error.args[0].str()}") from error
+    finally:
+        consumer.close()

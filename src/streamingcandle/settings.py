@@ -1,0 +1,361 @@
+"""Settings: flags over environment over file over profile over defaults, each with its origin.
+
+One table (`SETTINGS`) names every setting, its default and how its text is read; the environment variable
+is `STREAMINGCANDLE_` and the name in capitals, the key in a TOML file the name itself.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+import platformdirs
+
+from streamingcandle.candles.rules import Fields, Rules
+from streamingcandle.candles.session import load_calendar
+from streamingcandle.candles.timeframe import DEFAULT, Timeframe, parse_timeframes
+from streamingcandle.errors import SettingsError
+from streamingcandle.kafka.client import KafkaSettings
+from streamingcandle.pipeline import PathSettings, Topics
+
+PREFIX = "STREAMINGCANDLE_"
+KAFKA_PREFIX = PREFIX + "KAFKA_"
+SECRET = re.compile(r"password|secret|key\.pem|sasl\.jaas|token", re.IGNORECASE)
+_DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def duration_ms(text: str) -> int:
+    """`250ms`, `1s`, `10m`, `2h`; a bare number is seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text.strip())
+    if match is None:
+        raise ValueError("not a duration like 250ms, 1s, 10m")
+    return round(float(match[1]) * _DURATION_MS[match[2] or "s"])
+
+
+def _duration(text: str) -> str:
+    duration_ms(text)
+    return text
+
+
+def _topic(text: str) -> str:
+    if not _TOPIC.fullmatch(text):
+        raise ValueError("not a topic name: letters, digits, '.', '_' and '-', at most 249")
+    return text
+
+
+def _pattern(text: str) -> str:
+    if text.count("{n}") != 1 or not _TOPIC.fullmatch(text.replace("{n}", "1")):
+        raise ValueError("not a topic pattern: one {n} among letters, digits, '.', '_' and '-', like {n}-min-candle")
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            nearest = get_close_matches(text, choices, n=1, cutoff=0.0)[0]
+            raise ValueError(f"not one of {', '.join(choices)}; nearest: {nearest}")
+        return text
+
+    return read
+
+
+def _start(text: str) -> str:
+    if text not in ("earliest", "latest", "session"):
+        start_ms(text)
+    return text
+
+
+def start_ms(text: str) -> int:
+    """Epoch ms of an ISO 8601 time with offset, or of an epoch number in ms."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ValueError("not earliest, session, latest or a time like 2026-01-02T09:15:00+05:30")
+    return round(at.timestamp() * 1_000)
+
+
+def _whole(text: str) -> str:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10_000):
+        raise ValueError("not a whole number above 0")
+    return text
+
+
+def _any(text: str) -> str:
+    return text
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One row of the table. `read` raises ValueError with what is wrong."""
+
+    default: str | None
+    read: Callable[[str], str]
+
+
+def _user_dir(name: str) -> str:
+    return str(Path(platformdirs.user_data_dir("streamingcandle")) / name)
+
+
+SETTINGS: dict[str, Setting] = {
+    "application_id": Setting("candle-processor-ticktooneminprocessor", _topic),
+    "start": Setting("earliest", _start),
+    "wait": Setting("60s", _duration),
+    "tick_topic": Setting("forwardtesting-data", _topic),
+    "candle_topic": Setting("{n}-min-candle", _pattern),
+    "candle_topic_seconds": Setting("{n}-sec-candle", _pattern),
+    "candle_topic_hours": Setting("{n}-hour-candle", _pattern),
+    "candle_topic_days": Setting("{n}-day-candle", _pattern),
+    "timeframes": Setting(",".join(DEFAULT), lambda text: ",".join(t.label for t in parse_timeframes(text))),
+    "grace": Setting("1s", _any),
+    "late_horizon": Setting("10m", _duration),
+    "commit_interval": Setting("1s", _duration),
+    "future_tolerance": Setting("60s", _duration),
+    "after_close": Setting("1s", _duration),
+    "quantity_decimals": Setting("0", _one_of(*map(str, range(19)))),
+    "outside_session": Setting("skip", _one_of("skip", "keep")),
+    "since_zero": Setting("", _any),
+    "sessions": Setting("", _any),
+    "fields": Setting("", _any),
+    "partitions": Setting("6", _whole),
+    "state_dir": Setting(_user_dir("state"), _any),
+    "data_dir": Setting(_user_dir("data"), _any),
+    "log_format": Setting("auto", _one_of("auto", "text", "json")),
+}
+PROFILES: dict[str, dict[str, str]] = {
+    "development": {},
+    "staging": {},
+    "production": {"state_dir": "/var/lib/kafka-streams/streamingcandle", "log_format": "json"},
+}
+_CONTROL = {"profile", "config", "kafka_bootstrap_servers"}
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A setting's text and where it came from."""
+
+    text: str
+    origin: str
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Everything, read and checked once. `warnings` are for the log, one line each."""
+
+    values: dict[str, Value]
+    kafka: dict[str, Value]
+    profile: str
+    warnings: tuple[str, ...]
+
+    def text(self, name: str) -> str:
+        """A setting as text."""
+        return self.values[name].text
+
+    def duration_ms(self, name: str) -> int:
+        """A duration in ms."""
+        return duration_ms(self.text(name))
+
+    @property
+    def bootstrap_servers(self) -> str | None:
+        """Brokers, or None for the embedded log."""
+        value = self.kafka.get("bootstrap.servers")
+        return value.text if value is not None and value.text else None
+
+    @property
+    def timeframes(self) -> tuple[Timeframe, ...]:
+        """Shortest first."""
+        return parse_timeframes(self.text("timeframes"))
+
+    def rules(self) -> Rules:
+        """The rules of the fold; SettingsError where a horizon is not above a grace."""
+        timeframes = self.timeframes
+        grace_ms = self._grace_ms(timeframes)
+        horizon_ms = self.duration_ms("late_horizon")
+        if horizon_ms <= max(grace_ms):
+            message = (
+                f"late_horizon {self.text('late_horizon')} is not above the grace {self.text('grace')}; "
+                f"set it above {max(grace_ms)}ms, for example 10m"
+            )
+            raise SettingsError(message)
+        override = self.text("sessions")
+        return Rules(
+            timeframes=timeframes,
+            grace_ms=grace_ms,
+            calendar=load_calendar(Path(override) if override else None),
+            fields=self._fields(),
+            late_horizon_ms=horizon_ms,
+            future_ms=self.duration_ms("future_tolerance"),
+            after_close_ms=self.duration_ms("after_close"),
+            quantity_decimals=int(self.text("quantity_decimals")),
+            outside_session=cast("Literal['skip', 'keep']", self.text("outside_session")),
+            since_zero=tuple(part for part in self.text("since_zero").split(",") if part),
+        )
+
+    def _grace_ms(self, timeframes: tuple[Timeframe, ...]) -> tuple[int, ...]:
+        """`1s`, or per timeframe `1s,5m=2s`."""
+        default_ms, own_ms = 1_000, {}
+        for part in self.text("grace").split(","):
+            label, is_own, text = part.rpartition("=")
+            try:
+                if is_own:
+                    own_ms[label.strip()] = duration_ms(text)
+                else:
+                    default_ms = duration_ms(text)
+            except ValueError as error:
+                raise SettingsError(f"grace {self.text('grace')!r}: {error}") from None
+        unknown = set(own_ms) - {timeframe.label for timeframe in timeframes}
+        if unknown:
+            raise SettingsError(f"grace {self.text('grace')!r}: {', '.join(sorted(unknown))} is not among the timeframes")
+        return tuple(own_ms.get(timeframe.label, default_ms) for timeframe in timeframes)
+
+    def _fields(self) -> Fields:
+        """`price=ltp,token=instrument_token`: other JSON names than 5paisa's."""
+        names = dict(part.partition("=")[::2] for part in self.text("fields").split(",") if part)
+        known = Fields.__struct_fields__
+        for name in names:
+            if name not in known:
+                nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise SettingsError(f"fields: {name!r} is none of {', '.join(known)}; nearest: {nearest}")
+        return Fields(**names)
+
+    def topics(self) -> Topics:
+        """Topic names; SettingsError where two things would share one."""
+        patterns = {"s": "candle_topic_seconds", "m": "candle_topic", "h": "candle_topic_hours", "d": "candle_topic_days"}
+        candles = tuple(self.text(patterns[t.unit]).replace("{n}", str(t.count)) for t in self.timeframes)
+        application_id = self.text("application_id")
+        topics = Topics(
+            ticks=self.text("tick_topic"),
+            candles=candles,
+            dead_letters=f"{application_id}-dead-letters",
+            late=f"{application_id}-late",
+        )
+        names = [topics.ticks, *candles, topics.dead_letters, topics.late]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise SettingsError(f"topic {', '.join(sorted(twice))} would serve two purposes; change candle_topic or tick_topic")
+        return topics
+
+    def path(self, **options: bool) -> PathSettings:
+        """What the loop needs."""
+        start = self.text("start")
+        return PathSettings(
+            topics=self.topics(),
+            start=start if start in ("earliest", "latest", "session") else start_ms(start),
+            commit_interval_ms=self.duration_ms("commit_interval"),
+            **options,
+        )
+
+    def kafka_settings(self, instance: str) -> KafkaSettings:
+        """For the Kafka clients."""
+        properties = {name: value.text for name, value in self.kafka.items() if name != "bootstrap.servers"}
+        return KafkaSettings(
+            bootstrap_servers=self.bootstrap_servers or "",
+            group=self.text("application_id"),
+            tick_topic=self.text("tick_topic"),
+            instance=instance,
+            properties=properties,
+        )
+
+
+def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None) -> Settings:
+    """Collect from everywhere. SettingsError is one line that names the setting, its origin and a valid choice."""
+    environment = dict(os.environ if environment is None else environment)
+    warnings: list[str] = []
+    _read_secret_files(environment)
+    file, file_profiles, file_kafka = _read_file(flags.get("config") or environment.get(PREFIX + "CONFIG"))
+    profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or "development"
+    if profile not in PROFILES and profile not in file_profiles:
+        choices = [*PROFILES, *file_profiles]
+        nearest = get_close_matches(profile, choices, n=1, cutoff=0.0)[0]
+        raise SettingsError(f"profile {profile!r}: none of {', '.join(choices)}; nearest: {nearest}")
+
+    layers: list[tuple[str, Mapping[str, str]]] = [
+        ("default", {name: setting.default or "" for name, setting in SETTINGS.items()}),
+        (f"profile {profile}", PROFILES.get(profile, {})),
+        ("file", file),
+        (f"file, profile {profile}", file_profiles.get(profile, {})),
+        ("environment", _from_environment(environment, warnings)),
+        ("flag", {name: text for name, text in flags.items() if text is not None and name in SETTINGS}),
+    ]
+    values: dict[str, Value] = {}
+    for origin, layer in layers:
+        for name, text in layer.items():
+            values[name] = Value(_checked(name, text, origin), origin)
+    kafka = {name: Value(text, "file") for name, text in file_kafka.items()}
+    for variable, text in environment.items():
+        if variable.startswith(KAFKA_PREFIX) and text:
+            kafka[variable.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = Value(text, "environment")
+    settings = Settings(values, kafka, profile, tuple(warnings))
+    settings.rules()
+    settings.topics()
+    return settings
+
+
+def _checked(name: str, text: str, origin: str) -> str:
+    try:
+        return SETTINGS[name].read(text)
+    except ValueError as error:
+        where = PREFIX + name.upper() if origin == "environment" else name
+        raise SettingsError(f"{where}={text!r} ({origin}): {error}") from None
+
+
+def _read_secret_files(environment: dict[str, str]) -> None:
+    """`..._FILE` names a file that holds the value."""
+    for variable in [v for v in environment if v.startswith(PREFIX) and v.endswith("_FILE")]:
+        path = Path(environment.pop(variable))
+        try:
+            environment[variable.removesuffix("_FILE")] = path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(f"{variable}: {path}: {error.strerror}; make it readable for this user") from error
+
+
+def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
+    found = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or variable.startswith(KAFKA_PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name in SETTINGS:
+            found[name] = text
+        elif name not in _CONTROL:
+            nearest = get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
+            warnings.append(f"variable {variable} is not known, ignored; nearest: {PREFIX}{nearest.upper()}")
+    return found
+
+
+def _read_file(path: str | None) -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, str]]:
+    """Settings, profiles and client properties of a TOML file."""
+    if not path:
+        return {}, {}, {}
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"settings file {path}: {error}") from error
+    profiles = {name: _section(path, section) for name, section in data.pop("profile", {}).items()}
+    kafka = {name: _text(value) for name, value in data.pop("kafka", {}).items()}
+    return _section(path, data), profiles, kafka
+
+
+def _section(path: str, data: dict[str, Any]) -> dict[str, str]:
+    for name in data:
+        if name not in SETTINGS:
+            nearest = get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
+            raise SettingsError(f"settings file {path}: unknown key {name!r}; nearest: {nearest}")
+    return {name: _text(value) for name, value in data.items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def masked(name: str, text: str) -> str:
+    """The text, or stars for a secret."""
+    return "********" if text and SECRET.search(name) else text
