@@ -2,14 +2,13 @@
 
 - `rules()`: any rules; `batches(fields)`: any log; `cases()`: rules with a log that uses their field names.
 - `orderly_batches()`: plain ticks in order of time, no two of an instrument at the same moment, each record written
-  `DELAY_MS` after its tick; `disordered(batch)`: the same ticks as they might arrive, none more than `DISORDER_MS` late.
+  `DELAY_MS` after its tick; `disordered(batch)`: the same ticks as they might arrive, at most `DISORDER_MS` late.
 
 A plain tick is the rule and every oddity a choice, so that a failing log shrinks to plain ticks and its one oddity.
 """
 
 import json
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
 
 import msgspec
 from hypothesis import strategies as st
@@ -85,17 +84,15 @@ INSTRUMENTS = (
     ("L", "E", 1),
     ("S", "E", 1),
 )
-CLOCKS_MS = tuple(
-    (int(clock[:2]) * 60 + int(clock[3:])) * MINUTE_MS
-    for clock in (
-        "09:07 08:50 09:15 09:16 09:45 00:00 01:00 05:30 09:00 10:00 11:30 12:00 12:30 13:30 15:29 15:30 15:35 15:40 "
-        "17:00 18:00 19:00 20:00 23:30 23:55"
-    ).split()
-)
+_CLOCKS = """
+    09:07 08:50 09:15 09:16 09:45 00:00 01:00 05:30 09:00 10:00 11:30 12:00
+    12:30 13:30 15:29 15:30 15:35 15:40 17:00 18:00 19:00 20:00 23:30 23:55
+"""
+CLOCKS_MS = tuple((int(clock[:2]) * 60 + int(clock[3:])) * MINUTE_MS for clock in _CLOCKS.split())
 """Moments of the Indian day at which something begins or ends."""
 
 
-class Spelling(NamedTuple):
+class Spelling(msgspec.Struct, frozen=True):
     """One tick: what it says, before it is written down."""
 
     exchange: str
@@ -131,9 +128,16 @@ def write(tick: Spelling, names: Fields) -> bytes:
 
 LABELS = ("1m", "2m", "3m", "5m", "7m", "15m", "30m", "1h", "5h", "1d", "10s", "1s")
 OTHER_FIELDS = Fields(
-    exchange="e", segment='s"q\\', token="Tokén", price="ltp", quantity="", total="v", time="at", company_name="\U0001f56f",
+    exchange="e",
+    segment='s"q\\',
+    token="Tokén",  # noqa: S106 no password
+    price="ltp",
+    quantity="",
+    total="v",
+    time="at",
+    company_name="\U0001f56f",
     scrip_code="code",
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -179,7 +183,21 @@ ODD_PRICES = ("0", "0.0", "-0.0", "-1", "null", '"NaN"', "true", "1e400", "1e-40
 ODD_WHOLES = ("null", "5.0", "5e0", '"5"', '"5.00"', "0.5", "2.25", "-1", "-0", "0", '""', '"x"', '"05"', "true", "{}", "1e18",
               "1e19", str(WHOLE_MAX), str(WHOLE_MAX + 1), f'"{WHOLE_MAX}.0"', "5000000000", "1e999999999999", "0e999999999999",
               "0.000000001", "92233720368.547758070", "50e-1", '"\\u0035"', "1" + "0" * 30 + "e-30")  # fmt: skip
-ODD_TOKENS = ("null", '"7"', "7.0", "7e0", "-7", "-0", '"07"', "7.5", '"seven"', "9223372036854775808", "70e-1", "true", "[]")
+ODD_TOKENS = (
+    "null",
+    '"7"',
+    "7.0",
+    "7e0",
+    "-7",
+    "-0",
+    '"07"',
+    "7.5",
+    '"seven"',
+    "9223372036854775808",
+    "70e-1",
+    "true",
+    "[]",
+)
 ODD_NAMES = ('"A"', '""', "null", "5", '"\\ud800"', '"\\ud83d\\ude00"', '"é/\\/\\n"', "[]", '"\\u0000"', '"A B"')
 ODD_CODES = ('"005"', "5", "5.0", "-5", '""', "null", "1e3", "0.5", "9223372036854775808", '"\\udc00x"', "false", "-0")
 ODD_TIMES = ("null", "0", '""', '"0"', '"/Date(0)/"', '"/Date(-62135596800000)/"', '"/Date(99999999999999999999)/"', "-1", "true",
@@ -288,7 +306,13 @@ def _tick(draw: st.DrawFn, feed: _Feed, instrument: tuple[str, str, int]) -> Spe
     moves = draw(st.sampled_from(("adds",) * 10 + ("stays", "falls", "leaps", "anew", "zero")))
     total = feed.totals.get(instrument, draw(st.sampled_from((0, 1_000, 5_000_000_000))))
     if moves != "zero":
-        total = {"adds": total + quantity, "stays": total, "falls": total // 2, "leaps": total + 12_345, "anew": quantity}[moves]
+        total = {
+            "adds": total + quantity,
+            "stays": total,
+            "falls": total // 2,
+            "leaps": total + 12_345,
+            "anew": quantity,
+        }[moves]
         feed.totals[instrument] = total
     tick = Spelling(
         exchange=exchange,
@@ -299,44 +323,41 @@ def _tick(draw: st.DrawFn, feed: _Feed, instrument: tuple[str, str, int]) -> Spe
         total="0" if moves == "zero" else str(total),
         time=f'"/Date({event_ms})/"',
     )
-    for odd in draw(st.lists(st.sampled_from(ODDITIES), max_size=2)) if draw(st.sampled_from((False, False, True))) else ():
+    for odd in (
+        draw(st.lists(st.sampled_from(_ODDITIES), max_size=2)) if draw(st.sampled_from((False, False, True))) else ()
+    ):
         tick = _odd(draw, tick, odd, event_ms, feed.names)
     return tick
 
 
-ODDITIES = ("time", "time", "price", "quantity", "total", "token", "name", "name", "code", "member", "strange time", "no price", "no total",
-            "no quantity", "no time")  # fmt: skip
+_FIELDS: dict[str, tuple[str, tuple[str | None, ...]]] = {
+    "strange time": ("time", ODD_TIMES),
+    "no time": ("time", ("null",)),
+    "price": ("price", ODD_PRICES),
+    "no price": ("price", ("null",)),
+    "quantity": ("quantity", ODD_WHOLES),
+    "no quantity": ("quantity", (None,)),
+    "total": ("total", ODD_WHOLES),
+    "no total": ("total", (None,)),
+    "token": ("token", ODD_TOKENS),
+}
+"""By oddity: which part of a tick becomes which of these."""
+_ODDITIES = (*_FIELDS, "time", "time", "time", "name", "name", "code", "member")
 
 
-def _odd(draw: st.DrawFn, tick: Spelling, odd: str, event_ms: int, names: Fields) -> Spelling:  # noqa: PLR0911 a table
-    match odd:
-        case "time":
-            return tick._replace(time=draw(st.sampled_from(_spelled_times(event_ms, tick.exchange))))
-        case "strange time":
-            return tick._replace(time=draw(st.sampled_from(ODD_TIMES)))
-        case "no time":
-            return tick._replace(time="null")
-        case "price":
-            return tick._replace(price=draw(st.sampled_from(ODD_PRICES)))
-        case "no price":
-            return tick._replace(price="null")
-        case "quantity":
-            return tick._replace(quantity=draw(st.sampled_from(ODD_WHOLES)))
-        case "no quantity":
-            return tick._replace(quantity=None)
-        case "total":
-            return tick._replace(total=draw(st.sampled_from(ODD_WHOLES)))
-        case "no total":
-            return tick._replace(total=None)
-        case "token":
-            return tick._replace(token=draw(st.sampled_from(ODD_TOKENS)))
-        case "name":
-            member = (json.dumps(names.company_name), draw(st.sampled_from(ODD_NAMES)))
-        case "code":
-            member = (json.dumps(names.scrip_code), draw(st.sampled_from(ODD_CODES)))
-        case _:
-            member = draw(st.sampled_from(ODD_MEMBERS))
-    return tick._replace(more=(*tick.more, member))
+def _odd(draw: st.DrawFn, tick: Spelling, odd: str, event_ms: int, names: Fields) -> Spelling:
+    if odd == "time":
+        return msgspec.structs.replace(tick, time=draw(st.sampled_from(_spelled_times(event_ms, tick.exchange))))
+    if odd in _FIELDS:
+        part, values = _FIELDS[odd]
+        return msgspec.structs.replace(tick, **{part: draw(st.sampled_from(values))})
+    if odd == "name":
+        member = (json.dumps(names.company_name), draw(st.sampled_from(ODD_NAMES)))
+    elif odd == "code":
+        member = (json.dumps(names.scrip_code), draw(st.sampled_from(ODD_CODES)))
+    else:
+        member = draw(st.sampled_from(ODD_MEMBERS))
+    return msgspec.structs.replace(tick, more=(*tick.more, member))
 
 
 def _mutated(draw: st.DrawFn, value: bytes) -> bytes:
@@ -352,7 +373,21 @@ def _mutated(draw: st.DrawFn, value: bytes) -> bytes:
         return value[:end] + value[at:]
     if how == "spaces":
         return value.replace(b":", b" \t:\r\n ").replace(b"{", b" { ", 1) + b"\n"
-    inserted = (b" ", b"\x00", b"\xff", b",", b"}", b'"', b"\\", b"0", b"-", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc3\xa9", b"\xc2\xa0")
+    inserted = (
+        b" ",
+        b"\x00",
+        b"\xff",
+        b",",
+        b"}",
+        b'"',
+        b"\\",
+        b"0",
+        b"-",
+        b"\xef\xbb\xbf",
+        b"\xed\xa0\x80",
+        b"\xc3\xa9",
+        b"\xc2\xa0",
+    )
     return value[:at] + draw(st.sampled_from(inserted)) + value[at:]
 
 

@@ -1,8 +1,12 @@
 """The hash of Java's default partitioner: one key, one partition, whoever produces it."""
 
+from functools import lru_cache
+
 _MASK = 0xFFFFFFFF
 _M = 0x5BD1E995
 _SEED = 0x9747B28C
+_KEYS_MAX = 65_536
+"""Keys are instruments and come again and again: remembered, some 10 MB when full."""
 
 
 def murmur2(data: bytes) -> int:
@@ -20,6 +24,7 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
+@lru_cache(_KEYS_MAX)
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition Java's producer gives a record with this key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

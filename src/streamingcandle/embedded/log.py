@@ -1,15 +1,20 @@
-"""`interfaces.Log` on the embedded store: one process is the whole group, claimed by an OS lock."""
+"""`interfaces.Log` on the embedded store: one process is the whole group, claimed by an OS lock.
+
+The lock is the system's and goes with the process, however that ends: nobody ever deletes its file.
+"""
 
 import fcntl
 import os
 import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
+from urllib.parse import quote
 
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.store import EmbeddedStore, NewRecord, StoredRecord
-from streamingcandle.errors import OwnedError
+from streamingcandle.errors import OutsideError, OwnedError
 from streamingcandle.interfaces import Committed, Listener, NotCommittedError, Origin, Records, Transaction
 
 POLL_RECORDS_MAX = 10_000
@@ -19,17 +24,20 @@ PROBE_MS = 10
 
 
 class EmbeddedLog:
-    """All partitions are this process's from the first poll on."""
+    """All partitions are this process's from the first poll on. For one thread at a time, as its store is."""
 
     def __init__(self, store: EmbeddedStore, *, group: str, topic: str, clock: SystemClock) -> None:
-        """Claim the group. OwnedError while another process has it; OutsideError for a missing topic."""
+        """Claim the group; the store is this log's from now on, and closed with it.
+
+        OwnedError while another process has the group; OutsideError for a missing topic: the store stays open.
+        """
         self._store = store
         self._group = group
         self._topic = topic
         self._clock = clock
         self._count, self._topic_id = store.topic(topic)
         self._positions: dict[int, int] = {}
-        self._lock = _claim(store, group)
+        self._lock = _claim(store.path.with_name(f"{quote(group, safe='')}.lock"), group)
 
     def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
         """See `interfaces.Reader`."""
@@ -43,7 +51,7 @@ class EmbeddedLog:
             # Nothing of ours is written while we wait: the mark moves when somebody else's is.
             if mark != (now := self._store.change_mark()):
                 mark = now
-                batches = [records for number in range(self._count) if (records := self._read(number)) is not None]
+                batches = self._read()
                 if batches:
                     return batches
             left_ms = until_ms - self._clock.monotonic_ms()
@@ -51,11 +59,23 @@ class EmbeddedLog:
                 return []
             self._clock.sleep_ms(min(PROBE_MS, left_ms))
 
-    def _read(self, number: int) -> Records | None:
-        share = max(1, POLL_RECORDS_MAX // self._count)
+    def _read(self) -> list[Records]:
+        """Share the poll's records out: who has little gets it all, what he leaves goes to who has more.
+
+        Equal shares alone would make one partition's backlog look like the end of the log (`BACKLOG_RECORDS`).
+        """
+        behind = sorted((end - self._positions[number], number) for number, end in self.ends(self._positions).items())
+        batches = []
+        room = POLL_RECORDS_MAX
+        for place, (waiting, number) in enumerate(behind):
+            share = min(waiting, max(1, room // (len(behind) - place)))
+            if share > 0:
+                batches.append(self._read_share(number, share))
+                room -= share
+        return batches
+
+    def _read_share(self, number: int, share: int) -> Records:
         found = self._store.read(self._topic, number, self._positions[number], share)
-        if not found:
-            return None
         self._positions[number] = found[-1].offset + 1
         return Records(
             partition=number,
@@ -83,42 +103,49 @@ class EmbeddedLog:
         return range(self._count)
 
     def commit(self, transaction: Transaction) -> None:
-        """See `interfaces.Publisher`. SQLite answers for certain: nothing is ever in doubt."""
-        now_ms = self._clock.wall_ms()
-        connection = self._store.connection
-        try:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                for topic, candles in transaction.candles:
-                    self._append(topic, [(key, value, now_ms, ()) for key, value in candles])
-                for letter in transaction.letters:
-                    self._append(letter.topic, [(letter.key, letter.value, now_ms, letter.headers)])
-                connection.executemany(
-                    "INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?)",
-                    [
-                        (self._group, self._topic, number, committed.offset, committed.metadata)
-                        for number, committed in transaction.offsets.items()
-                    ],
-                )
-        except sqlite3.OperationalError as error:
-            message = f"embedded log {self._store.path}: {error}; make room or the folder writable, it goes on by itself"
-            raise NotCommittedError(message) from error
+        """See `interfaces.Publisher`. Topics that are missing get as many partitions as the tick topic has.
 
-    def _append(self, topic: str, records: list[NewRecord]) -> None:
-        self._store.ensure_topic(topic, self._count)
-        self._store.append_within(topic, records)
+        Never InDoubtError: SQLite is in our process and answers before we go on, so there is no answer to lose.
+        Where the process or the machine dies before the answer, `committed` tells the next life.
+        """
+        self._check_assigned(transaction.offsets)
+        try:
+            with self._store.transaction():
+                self._publish(transaction)
+        except OutsideError as error:
+            if not isinstance(error.__cause__, sqlite3.OperationalError):
+                raise  # a damaged file: no waiting will mend it
+            raise NotCommittedError(str(error)) from error
+
+    def _check_assigned(self, partitions: Iterable[int]) -> None:
+        if os.fstat(self._lock.fileno()).st_nlink == 0:
+            message = f"{self._lock.name}: deleted by somebody, so another process may run group {self._group}"
+            raise OwnedError(f"{message}; stop that one and start again")
+        if foreign := set(partitions) - self._positions.keys():
+            raise ValueError(f"commit of partitions that are not assigned: {sorted(foreign)}")
+
+    def _publish(self, transaction: Transaction) -> None:
+        now_ms = self._clock.wall_ms()
+        sheets: dict[str, list[NewRecord]] = {}
+        for topic, candles in transaction.candles:
+            sheets.setdefault(topic, []).extend((key, value, now_ms, ()) for key, value in candles)
+        for letter in transaction.letters:
+            sheets.setdefault(letter.topic, []).append((letter.key, letter.value, now_ms, letter.headers))
+        for topic, records in sheets.items():
+            self._store.ensure_topic(topic, self._count)
+            self._store.append_within(topic, records)
+        for number, committed in transaction.offsets.items():
+            self._store.commit_offset(
+                self._group, self._topic, number, offset=committed.offset, metadata=committed.metadata
+            )
 
     def settle(self) -> None:
-        """See `interfaces.Publisher`; never needed here."""
+        """See `interfaces.Publisher`; at once, since nothing is ever in doubt here."""
 
     def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
         """See `interfaces.Publisher`."""
-        rows = self._store.connection.execute(
-            "SELECT partition, offset, metadata FROM offsets WHERE member_group = ? AND topic = ?",
-            (self._group, self._topic),
-        )
-        found = {number: Committed(offset, metadata) for number, offset, metadata in rows}
-        return {number: found.get(number) for number in partitions}
+        found = self._store.committed(self._group, self._topic)
+        return {number: Committed(*found[number]) if number in found else None for number in partitions}
 
     def topic_id(self) -> str:
         """See `interfaces.Publisher`."""
@@ -126,25 +153,29 @@ class EmbeddedLog:
 
     def close(self) -> None:
         """See `interfaces.Publisher`; the group is free for the next."""
-        self._lock.close()
         self._store.close()
+        self._lock.close()
 
 
-def _claim(store: EmbeddedStore, group: str) -> TextIO:
-    """Hold the group's lock for the life of the file object; it goes with the process."""
-    path = store.path.with_name(f"{group}.lock")
-    lock = path.open("a+", encoding="utf-8")
+def _claim(path: Path, group: str) -> TextIO:
+    """Hold the group's lock for the life of the file object. OwnedError names who holds it now."""
+    try:
+        lock = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        message = f"{path}: {error.strerror}; set STREAMINGCANDLE_DATA_DIR to a writable folder"
+        raise OutsideError(message) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         lock.seek(0)
         owner = lock.read().strip()
         lock.close()
-        message = f"group {group} in {store.path}: run by {owner or 'another process'}; stop it first"
+        if not isinstance(error, BlockingIOError):
+            raise OutsideError(f"{path}: {error.strerror}; set STREAMINGCANDLE_DATA_DIR to a local folder") from error
+        message = f"group {group} in {path.parent}: run by {owner or 'another process'}; stop it first"
         raise OwnedError(message) from None
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+    lock.truncate(0)
+    lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()
     return lock
 

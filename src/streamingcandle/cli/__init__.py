@@ -1,0 +1,51 @@
+"""The command line: parses, builds the parts, runs. The only place where they meet."""
+
+import logging
+import sys
+
+import click
+
+from streamingcandle import __version__
+from streamingcandle.cli import candles, feed, operate, show
+from streamingcandle.cli.world import World
+from streamingcandle.errors import StreamingCandleError
+
+logger = logging.getLogger("streamingcandle")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--config", metavar="FILE", help="Settings file (TOML).")
+@click.option("--profile", metavar="NAME", help="development, staging, production or one of the settings file.")
+@click.option("--debug", is_flag=True, help="Tracebacks and debug messages.")
+@click.version_option(__version__, prog_name="streamingcandle")
+@click.pass_context
+def cli(context: click.Context, config: str | None, profile: str | None, *, debug: bool) -> None:
+    """OHLCV candles from a Kafka tick topic: right, on time, each exactly once.
+
+    Settings come from STREAMINGCANDLE_... variables or a file: `streamingcandle config show` lists them.
+    """
+    context.obj = World({"config": config, "profile": profile}, is_debug=debug)
+
+
+for command in (*operate.COMMANDS, *feed.COMMANDS, *candles.COMMANDS, *show.COMMANDS):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point: our errors are one line on stderr and their exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except StreamingCandleError as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"streamingcandle: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

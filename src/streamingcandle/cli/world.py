@@ -1,0 +1,125 @@
+"""What every command needs: settings, logging, and the log they point at."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from streamingcandle.clock import SystemClock
+from streamingcandle.embedded.log import EmbeddedLog
+from streamingcandle.embedded.store import EmbeddedStore
+from streamingcandle.interfaces import Log
+from streamingcandle.kafka.client import KafkaSettings
+from streamingcandle.kafka.feed import TickProducer
+from streamingcandle.kafka.log import KafkaLog
+from streamingcandle.settings import Settings, load_settings
+from streamingcandle.state.directory import Instance, claim
+
+
+class TickSink(Protocol):
+    """Where `ingest` and `simulate` put ticks."""
+
+    def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
+        """Take `(key, value, timestamp_ms)`."""
+
+    def flush(self) -> None:
+        """Return when all of it is in the log."""
+
+
+class _EmbeddedSink:
+    def __init__(self, store: EmbeddedStore, topic: str) -> None:
+        self._store = store
+        self._topic = topic
+
+    def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
+        self._store.append(self._topic, [(key, value, at_ms, ()) for key, value, at_ms in records])
+
+    def flush(self) -> None:
+        """Every append is a transaction of its own."""
+
+
+class World:
+    """Built once a command; settings are read when first asked for."""
+
+    def __init__(self, flags: dict[str, str | None], *, is_debug: bool) -> None:
+        """`flags` are those before the command."""
+        self._flags = flags
+        self._is_debug = is_debug
+        self.clock = SystemClock()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """SettingsError is one line."""
+        settings = load_settings(self._flags)
+        _start_logging(settings.text("log_format"), is_debug=self._is_debug)
+        for warning in settings.warnings:
+            logging.getLogger("streamingcandle.settings").warning(warning)
+        return settings
+
+    @property
+    def store_path(self) -> Path:
+        """The embedded log's file."""
+        return Path(self.settings.text("data_dir")) / "log.sqlite3"
+
+    def embedded_store(self) -> EmbeddedStore:
+        """The embedded log, its tick topic made where it is missing."""
+        store = EmbeddedStore(self.store_path)
+        store.ensure_topic(self.settings.text("tick_topic"), 1)
+        return store
+
+    def kafka(self) -> KafkaSettings:
+        """For clients outside of the group."""
+        return self.settings.kafka_settings(f"{self.settings.text('application_id')}-cli")
+
+    def open_log(self, instance: int | None) -> tuple[Log, Instance | None]:
+        """The log to run on, and the instance claimed for it: keep both as long as it runs."""
+        application_id = self.settings.text("application_id")
+        if self.settings.bootstrap_servers is None:
+            topic = self.settings.text("tick_topic")
+            return EmbeddedLog(self.embedded_store(), group=application_id, topic=topic, clock=self.clock), None
+        claimed = claim(Path(self.settings.text("state_dir")), application_id, number=instance)
+        return KafkaLog(self.settings.kafka_settings(claimed.identity(application_id)), self.clock), claimed
+
+    def open_sink(self) -> TickSink:
+        """Where ticks go."""
+        if self.settings.bootstrap_servers is None:
+            return _EmbeddedSink(self.embedded_store(), self.settings.text("tick_topic"))
+        return TickProducer(self.kafka())
+
+
+def stop_on_signals() -> Callable[[], bool]:
+    """True once SIGTERM or SIGINT came; a second one ends the process at once."""
+    stopping = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopping.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return lambda: bool(stopping)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _start_logging(log_format: str, *, is_debug: bool) -> None:
+    is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if is_debug else logging.INFO, handlers=[handler], force=True)

@@ -1,0 +1,1 @@
+"""Pretended worlds from a seed: a market."""
