@@ -25,7 +25,7 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
     topic_id: str
 
 
-class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """Metadata of one committed offset; names as in semantics §6. Times in epoch ms."""
 
     version: int = msgspec.field(name="v", default=VERSION)

@@ -47,7 +47,7 @@ _CURES = {
     sqlite3.SQLITE_READONLY: "make the file and its folder writable",
     sqlite3.SQLITE_CANTOPEN: "set STREAMINGCANDLE_DATA_DIR to a writable folder",
     sqlite3.SQLITE_PERM: "set STREAMINGCANDLE_DATA_DIR to a writable folder",
-    sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_TIMEOUT_MS // 1_000} s: wait for its end or stop it",
+    sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_TIMEOUT_MS // 1_000} s: wait for it or stop it",
     sqlite3.SQLITE_CORRUPT: "it is damaged: move it away, or bring a copy back",
     sqlite3.SQLITE_NOTADB: "it is something else: move it away, or set another STREAMINGCANDLE_DATA_DIR",
 }

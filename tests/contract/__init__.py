@@ -1,0 +1,1 @@
+"""One suite of promises (`interfaces.py`), held against every log there is."""

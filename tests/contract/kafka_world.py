@@ -1,0 +1,140 @@
+"""The world of the Kafka log: topics and a group of their own on the session's broker."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.cimpl import NewTopic
+
+from broker import Broker
+from contract.world import LIMIT_S, Headers, Member, Published, Tick
+from streamingcandle.clock import SystemClock
+from streamingcandle.interfaces import Log
+from streamingcandle.kafka.client import KafkaSettings
+from streamingcandle.kafka.log import KafkaLog
+
+
+def kafka_log(broker: Broker, *, group: str, topic: str, instance: str) -> Log:
+    """Make the log under test: the only place that knows its constructor."""
+    settings = KafkaSettings(bootstrap_servers=broker.bootstrap, group=group, tick_topic=topic, instance=instance)
+    return KafkaLog(settings, SystemClock())
+
+
+class KafkaWorld:
+    """Implements `LogWorld`."""
+
+    counts_open = True
+
+    def __init__(self, broker: Broker, prefix: str, partitions: int) -> None:
+        """Make the topics."""
+        self.partitions = partitions
+        self.topic = f"{prefix}-ticks"
+        self.candle_topic = f"{prefix}-1-min-candle"
+        self.letter_topic = f"{prefix}-dead-letters"
+        self._broker = broker
+        self._prefix = prefix
+        self._logs: list[Log] = []
+        self._feed = self._producer()
+        names = [self.topic, self.candle_topic, self.letter_topic]
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        for made in admin.create_topics([NewTopic(name, num_partitions=partitions) for name in names]).values():
+            made.result(LIMIT_S)
+        self._await_leader(admin)
+
+    def append(self, ticks: Iterable[Tick]) -> None:
+        """See `LogWorld`."""
+        self._produce(self._feed, ticks)
+
+    def append_aborted(self, ticks: Iterable[Tick]) -> None:
+        """See `LogWorld`."""
+        producer = self._begun()
+        self._produce(producer, ticks)
+        producer.abort_transaction(LIMIT_S)
+
+    @contextmanager
+    def append_open(self, ticks: Iterable[Tick]) -> Iterator[None]:
+        """See `LogWorld`."""
+        producer = self._begun()
+        self._produce(producer, ticks)
+        yield
+        producer.commit_transaction(LIMIT_S)
+
+    def _await_leader(self, admin: AdminClient) -> None:
+        """Return when the tick topic answers: a new topic's partitions have their leaders some milliseconds later."""
+        wanted = {TopicPartition(self.topic, number): OffsetSpec.latest() for number in range(self.partitions)}
+        clock = SystemClock()
+        until_ms = clock.monotonic_ms() + LIMIT_S * 1_000
+        while True:
+            try:
+                for answer in admin.list_offsets(wanted).values():
+                    answer.result(LIMIT_S)
+            except KafkaException:
+                assert clock.monotonic_ms() < until_ms, f"{self.topic} has no leaders"
+            else:
+                return
+
+    def _begun(self) -> Producer:
+        producer = self._producer(**{"transactional.id": f"{self._prefix}-feed"})
+        producer.init_transactions(LIMIT_S)
+        producer.begin_transaction()
+        return producer
+
+    def _producer(self, **properties: str) -> Producer:
+        # Together they decide that what is given at once lies in the log at once.
+        ours = {"bootstrap.servers": self._broker.bootstrap, "partitioner": "murmur2_random", "linger.ms": "0"}
+        return Producer({**ours, "enable.idempotence": "true", **properties})
+
+    def _produce(self, producer: Producer, ticks: Iterable[Tick]) -> None:
+        for tick in ticks:
+            producer.produce(self.topic, tick.value, tick.key, timestamp=tick.timestamp_ms, headers=list(tick.headers))
+        assert producer.flush(LIMIT_S) == 0, "the broker did not take the ticks"
+
+    def open_log(self) -> Log:
+        """See `LogWorld`."""
+        log = kafka_log(self._broker, group=f"{self._prefix}-group", topic=self.topic, instance=f"{self._prefix}-0")
+        self._logs.append(log)
+        return log
+
+    def contend(self, first: Member) -> None:
+        """See `LogWorld`; here `first` is fenced and the second goes on."""
+        Member(self.open_log()).join()
+        first.poll_until(lambda: False)
+
+    def read_topic(self, name: str) -> list[Published]:
+        """See `LogWorld`."""
+        properties: dict[str, str | bool] = {
+            "bootstrap.servers": self._broker.bootstrap,
+            "group.id": f"{self._prefix}-reader",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+        consumer = Consumer(properties)
+        found: list[Published] = []
+        open_partitions = set(range(self.partitions))
+        clock = SystemClock()
+        until_ms = clock.monotonic_ms() + LIMIT_S * 1_000
+        try:
+            consumer.assign([TopicPartition(name, number, 0) for number in open_partitions])
+            while open_partitions:
+                assert clock.monotonic_ms() < until_ms, f"{name} did not end"
+                for message in consumer.consume(1_000, 0.1):
+                    number = message.partition()
+                    error = message.error()
+                    assert number is not None
+                    if error is None:
+                        headers = cast("Headers", message.headers() or ())
+                        found.append(Published(number, message.key(), message.value(), headers))
+                    else:
+                        assert error.code() == KafkaError._PARTITION_EOF, error  # noqa: SLF001 - no other name for it
+                        open_partitions.discard(number)
+        finally:
+            consumer.close()
+        return sorted(found, key=lambda record: record.partition)
+
+    def close(self) -> None:
+        """See `LogWorld`."""
+        for log in self._logs:
+            log.close()
