@@ -34,10 +34,17 @@ def environment(prefix: str, folder: Path, bootstrap: str | None) -> dict[str, s
     return variables
 
 
-def run(variables: Mapping[str, str], *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+def run(
+    variables: Mapping[str, str], *arguments: str, stdin: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
     """Run the program to its end."""
     return subprocess.run(
-        [PROGRAM, *arguments], env=dict(variables), input=stdin, capture_output=True, timeout=STEP_TIMEOUT_S, check=False
+        [PROGRAM, *arguments],
+        env=dict(variables),
+        input=stdin,
+        capture_output=True,
+        timeout=STEP_TIMEOUT_S,
+        check=False,
     )
 
 
@@ -71,7 +78,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
         messages: list[Message] = []
         open_ends = set(partitions)
         while open_ends:
-            for message in consumer.consume(10_000, 10):
+            for message in consumer.consume(10_000, 0.2):
                 error = message.error()
                 if error is None:
                     messages.append(message)
@@ -109,7 +116,9 @@ def reference_candles(bootstrap: str, topic: str) -> dict[Key, Candle]:
 def values(candle: Candle) -> tuple[object, ...]:
     """What is compared: all but how a publication describes itself."""
     return tuple(
-        getattr(candle, name) for name in candle.__struct_fields__ if name not in ("complete", "revised", "source_partition")
+        getattr(candle, name)
+        for name in candle.__struct_fields__
+        if name not in ("complete", "revised", "source_partition")
     )
 
 

@@ -154,10 +154,13 @@ impl Instrument {
             scrip: scrip.as_ref(),
         };
 
+        // Short after a close a tick belongs to the window before, even where a kept one has begun at the close.
+        let is_after_close = matches!(place, Place::Inside(session) if tick.at_ms >= session.close_ms);
         let mut late = 0;
         let mut scratch = Vec::new();
         for (i, (frame, timeframe)) in self.frames.iter_mut().zip(&rules.timeframes).enumerate() {
-            let bounds = frame.newest_bounds(tick.at_ms).unwrap_or_else(|| match place {
+            let newest = if is_after_close { None } else { frame.newest_bounds(tick.at_ms) };
+            let bounds = newest.unwrap_or_else(|| match place {
                 Place::Inside(session) => window_inside(&venue.schedule, session, timeframe.length_ms, tick.at_ms),
                 outside => window_outside(&venue.schedule, outside, timeframe.length_ms, tick.at_ms),
             });

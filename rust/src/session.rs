@@ -196,7 +196,7 @@ pub fn window_outside(schedule: &Schedule, place: Place, length_ms: i64, at_ms: 
         return Bounds { start_ms: start_ms.max(cut_ms), end_ms, day };
     }
     let cut_ms = (date + 1..=date + 2)
-        .find(|d| !schedule.hours(*d).is_empty())
+        .find(|d| before.is_none() || !schedule.hours(*d).is_empty())
         .map_or(i64::MAX, |d| schedule.to_utc_ms(d * DAY_MS));
     Bounds { start_ms, end_ms: end_ms.min(cut_ms), day }
 }

@@ -169,7 +169,8 @@ pub fn text_ms(text: &[u8], schedule: &Schedule) -> Option<i64> {
 pub fn write_local(out: &mut Vec<u8>, local_ms: i64) {
     let (year, month, day) = civil_from_days(local_ms.div_euclid(DAY_MS));
     let ms = local_ms.rem_euclid(DAY_MS);
-    let parts = [(year, 4, b'-'), (month, 2, b'-'), (day, 2, b' '), (ms / 3_600_000, 2, b':')];
+    let parts =
+        [(year, if year > 9_999 { 5 } else { 4 }, b'-'), (month, 2, b'-'), (day, 2, b' '), (ms / 3_600_000, 2, b':')];
     let rest = [(ms / 60_000 % 60, 2, b':'), (ms / 1_000 % 60, 2, b'.'), (ms % 1_000, 3, 0)];
     for (value, width, then) in parts.into_iter().chain(rest) {
         let mut power = 10_i64.pow(width - 1);

@@ -79,9 +79,7 @@ class InputPartition:
         self.letter_bytes = 0
         self.foreign_since_ms: int | None = None
         self.book: Book = new_book(rules, partition=number)
-        self.clock = FeedClock(
-            f_ms=commit.f_ms, e_ms=commit.e_ms, w_ms=commit.w_ms, is_idle_counted=is_idle_counted
-        )
+        self.clock = FeedClock(f_ms=commit.f_ms, e_ms=commit.e_ms, w_ms=commit.w_ms, is_idle_counted=is_idle_counted)
         self._last: Origin | None = None
         self._tell_book()
 
@@ -138,7 +136,9 @@ class InputPartition:
         due_f_ms = self.next_due_f_ms()
         return due_f_ms is not None and due_f_ms <= self.clock.f_ms
 
-    def close(self, *, is_flush: bool, candles_max: int, topic_id: str) -> tuple[Commit, list[list[tuple[bytes, bytes]]]]:
+    def close(
+        self, *, is_flush: bool, candles_max: int, topic_id: str
+    ) -> tuple[Commit, list[list[tuple[bytes, bytes]]]]:
         """What a commit at this position says and publishes; changes nothing here."""
         due_ms = self.due_ms()
         frontiers_ms, candles = self.book.close(due_ms=due_ms, flush=is_flush, candles_max=candles_max)
@@ -336,7 +336,9 @@ class Path:
         if not changed and not any(candles):
             return True
         transaction = Transaction(
-            candles=[(topic, sheet) for topic, sheet in zip(self.settings.topics.candles, candles, strict=True) if sheet],
+            candles=[
+                (topic, sheet) for topic, sheet in zip(self.settings.topics.candles, candles, strict=True) if sheet
+            ],
             letters=[letter for partition in publishing for letter in partition.letters],
             offsets={p.number: Committed(p.position, commits[p.number].encode()) for p in publishing},
         )

@@ -211,7 +211,9 @@ class Settings(msgspec.Struct, frozen=True):
                 raise SettingsError(f"grace {self.text('grace')!r}: {error}") from None
         unknown = set(own_ms) - {timeframe.label for timeframe in timeframes}
         if unknown:
-            raise SettingsError(f"grace {self.text('grace')!r}: {', '.join(sorted(unknown))} is not among the timeframes")
+            raise SettingsError(
+                f"grace {self.text('grace')!r}: {', '.join(sorted(unknown))} is not among the timeframes"
+            )
         return tuple(own_ms.get(timeframe.label, default_ms) for timeframe in timeframes)
 
     def _fields(self) -> Fields:
@@ -226,7 +228,12 @@ class Settings(msgspec.Struct, frozen=True):
 
     def topics(self) -> Topics:
         """Topic names; SettingsError where two things would share one."""
-        patterns = {"s": "candle_topic_seconds", "m": "candle_topic", "h": "candle_topic_hours", "d": "candle_topic_days"}
+        patterns = {
+            "s": "candle_topic_seconds",
+            "m": "candle_topic",
+            "h": "candle_topic_hours",
+            "d": "candle_topic_days",
+        }
         candles = tuple(self.text(patterns[t.unit]).replace("{n}", str(t.count)) for t in self.timeframes)
         application_id = self.text("application_id")
         topics = Topics(
@@ -238,7 +245,9 @@ class Settings(msgspec.Struct, frozen=True):
         names = [topics.ticks, *candles, topics.dead_letters, topics.late]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise SettingsError(f"topic {', '.join(sorted(twice))} would serve two purposes; change candle_topic or tick_topic")
+            raise SettingsError(
+                f"topic {', '.join(sorted(twice))} would serve two purposes; change candle_topic or tick_topic"
+            )
         return topics
 
     def path(self, **options: bool) -> PathSettings:

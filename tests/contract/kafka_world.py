@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from broker import Broker
@@ -41,7 +41,7 @@ class KafkaWorld:
         admin = AdminClient({"bootstrap.servers": broker.bootstrap})
         for made in admin.create_topics([NewTopic(name, num_partitions=partitions) for name in names]).values():
             made.result(LIMIT_S)
-        self._await_leader(admin)
+        self._await_leaders()
 
     def append(self, ticks: Iterable[Tick]) -> None:
         """See `LogWorld`."""
@@ -61,19 +61,23 @@ class KafkaWorld:
         yield
         producer.commit_transaction(LIMIT_S)
 
-    def _await_leader(self, admin: AdminClient) -> None:
-        """Return when the tick topic answers: a new topic's partitions have their leaders some milliseconds later."""
-        wanted = {TopicPartition(self.topic, number): OffsetSpec.latest() for number in range(self.partitions)}
+    def _await_leaders(self) -> None:
+        """Return when the tick topic answers: a new partition has its leader some milliseconds later."""
+        consumer = Consumer({"bootstrap.servers": self._broker.bootstrap, "group.id": f"{self._prefix}-reader"})
         clock = SystemClock()
         until_ms = clock.monotonic_ms() + LIMIT_S * 1_000
-        while True:
-            try:
-                for answer in admin.list_offsets(wanted).values():
-                    answer.result(LIMIT_S)
-            except KafkaException:
-                assert clock.monotonic_ms() < until_ms, f"{self.topic} has no leaders"
-            else:
-                return
+        waiting = [TopicPartition(self.topic, number) for number in range(self.partitions)]
+        try:
+            while waiting:
+                try:
+                    consumer.get_watermark_offsets(waiting[-1], timeout=LIMIT_S)
+                except KafkaException:
+                    if clock.monotonic_ms() > until_ms:
+                        raise
+                else:
+                    waiting.pop()
+        finally:
+            consumer.close()
 
     def _begun(self) -> Producer:
         producer = self._producer(**{"transactional.id": f"{self._prefix}-feed"})

@@ -3,8 +3,9 @@
 import random
 from pathlib import Path
 
-from broker import Broker
 from confluent_kafka import Producer
+
+from broker import Broker
 from program import (
     LABELS,
     differences,
@@ -15,7 +16,6 @@ from program import (
     run,
     run_well,
 )
-
 from streamingcandle.simulation.market import Market, ticks
 
 OPEN_MS = 1_767_325_500_000
@@ -57,7 +57,7 @@ def test_session_equals_the_reference_and_a_second_run_publishes_nothing(
 ) -> None:
     variables = environment(topic_prefix, tmp_path, broker.bootstrap)
     run_well(variables, "topics", "ensure", "--partitions", "3")
-    lines = _session(20_000)
+    lines = _session(8_000)
     (tmp_path / "ticks.jsonl").write_bytes(b"\n".join([*lines[:10], b"garbage", *lines[10:]]))
     done = run(variables, "ingest", str(tmp_path / "ticks.jsonl"))
     assert done.returncode == 1
@@ -78,7 +78,7 @@ def test_session_equals_the_reference_and_a_second_run_publishes_nothing(
 def test_five_pieces_and_a_new_process_for_each(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     variables = environment(topic_prefix, tmp_path, broker.bootstrap)
     run_well(variables, "topics", "ensure", "--partitions", "3")
-    lines = _session(10_000)
+    lines = _session(5_000)
     size = len(lines) // 5 + 1
     for piece in range(5):
         path = tmp_path / f"{piece}.jsonl"

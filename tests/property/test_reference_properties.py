@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from property.strategies import DELAY_MS, ODD, batches, cases, disordered, orderly_batches
 
+from property.strategies import DELAY_MS, ODD, batches, cases, disordered, orderly_batches
 from streamingcandle.candles.candle import Candle
 from streamingcandle.candles.reference import Record, Reference, candles_of
 from streamingcandle.candles.reference_read import Number, Unusable, read_object, read_price, read_whole

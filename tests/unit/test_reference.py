@@ -24,7 +24,7 @@ def ms(clock: str, day: str = DAY, zone: str = "+05:30") -> int:
     return (datetime.fromisoformat(f"{day}T{clock}{zone}") - EPOCH) // timedelta(milliseconds=1)
 
 
-def rules(timeframes: str = "1m", **changes: Any) -> Rules:  # noqa: ANN401 whatever a rule may be
+def rules(timeframes: str = "1m", **changes: Any) -> Rules:
     chosen = parse_timeframes(timeframes)
     return Rules(timeframes=chosen, grace_ms=(1_000,) * len(chosen), calendar=CALENDAR, **changes)
 

@@ -62,9 +62,9 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         """Offset of the last flush per timeframe, 0 for none."""
         return [self.flushed.get(timeframe.label, 0) for timeframe in rules.timeframes]
 
-    def updated(self, rules: Rules, *, frontiers_ms: Sequence[int], offset: int, is_flush: bool) -> tuple[
-        dict[str, int], dict[str, int], dict[str, int]
-    ]:
+    def updated(
+        self, rules: Rules, *, frontiers_ms: Sequence[int], offset: int, is_flush: bool
+    ) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
         """`(C, O, flushed)` after a commit at `offset`; timeframes not run keep theirs."""
         labels = [timeframe.label for timeframe in rules.timeframes]
         flushed = dict.fromkeys(labels, offset) if is_flush else {}

@@ -41,7 +41,9 @@ def parse_timeframe(text: str) -> Timeframe:
         if length_ms < DAY_MS:
             return Timeframe(label=label, length_ms=length_ms)
     nearest = get_close_matches(label.lower(), _SUGGESTED, n=1, cutoff=0.0)[0]
-    message = f"timeframe {text!r}: not whole seconds, minutes, hours below a day (30s, 5m, 2h) or 1d; nearest: {nearest}"
+    message = (
+        f"timeframe {text!r}: not whole seconds, minutes, hours below a day (30s, 5m, 2h) or 1d; nearest: {nearest}"
+    )
     raise SettingsError(message)
 
 

@@ -53,7 +53,9 @@ def candles_command(
     wanted = parse_timeframe(timeframe).label
     labels = [t.label for t in world.settings.timeframes]
     if wanted not in labels:
-        raise SettingsError(f"timeframe {wanted}: not among those run, {', '.join(labels)}; set STREAMINGCANDLE_TIMEFRAMES")
+        raise SettingsError(
+            f"timeframe {wanted}: not among those run, {', '.join(labels)}; set STREAMINGCANDLE_TIMEFRAMES"
+        )
     from_ms, to_ms = _time_ms("--from", from_text), _time_ms("--to", to_text)
     topic = world.settings.topics().candles[labels.index(wanted)]
     latest: dict[int, Candle] = {}

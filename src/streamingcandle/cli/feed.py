@@ -96,7 +96,9 @@ def _chunk(name: str, lines: Iterator[tuple[int, bytes]]) -> list[tuple[int, byt
 
 @click.command("simulate")
 @click.option("--instruments", type=click.IntRange(1, 100_000), default=40, show_default=True)
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=200.0, show_default=True, help="Ticks a second.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=200.0, show_default=True, help="Ticks a second."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed is the same market.")
 @click.option("--date", "date_text", metavar="YYYY-MM-DD", help="A past day from its open on, instead of now.")
 @click.option("--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0: as fast as it goes.")

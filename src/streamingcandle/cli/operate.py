@@ -68,7 +68,9 @@ def _names(world: World) -> list[str]:
 
 
 @topics_group.command("ensure")
-@click.option("--partitions", type=click.IntRange(1, 10_000), help="For topics made now (default: setting `partitions`).")
+@click.option(
+    "--partitions", type=click.IntRange(1, 10_000), help="For topics made now (default: setting `partitions`)."
+)
 @click.option("--replication", type=click.IntRange(-1, 10), default=-1, help="Default: the broker's.")
 @click.pass_obj
 def ensure_command(world: World, partitions: int | None, replication: int) -> None:

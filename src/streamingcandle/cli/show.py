@@ -32,7 +32,8 @@ def sessions_command(world: World, date_text: str | None, exchange: str | None) 
             continue
         zone = ZoneInfo(schedule.zone)
         sessions = [
-            "-".join(_clock(at_ms, zone, day) for at_ms in bounds) for bounds in schedule.sessions(day.toordinal() - 719_163)
+            "-".join(_clock(at_ms, zone, day) for at_ms in bounds)
+            for bounds in schedule.sessions(day.toordinal() - 719_163)
         ]
         name = f"{schedule.exchange}:{schedule.segment}"
         click.echo(f"{name}\t{day}\t{' '.join(sessions) or 'closed'}\t{schedule.zone}")
@@ -66,7 +67,9 @@ def config_command(world: World) -> None:
 def version_command() -> None:
     """Versions of this program and of what it stands on."""
     client, library = confluent_kafka.version(), confluent_kafka.libversion()[0]
-    click.echo(f"streamingcandle {__version__} (confluent-kafka {client}, librdkafka {library}, {platform.python_version()})")
+    click.echo(
+        f"streamingcandle {__version__} (confluent-kafka {client}, librdkafka {library}, {platform.python_version()})"
+    )
 
 
 COMMANDS = (sessions_group, config_group, version_command)

@@ -109,7 +109,12 @@ def _with_users(settings: KafkaSettings, defaults: Properties, *, consumer: bool
             ours[name] = value
     if ours.get("group.protocol") == "consumer":
         # KIP-848: the broker decides these, and refuses a killed member's static id until its session ends.
-        for name in ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms", "group.instance.id"):
+        for name in (
+            "partition.assignment.strategy",
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+            "group.instance.id",
+        ):
             if name not in settings.properties:
                 ours.pop(name, None)
     return ours

@@ -53,7 +53,9 @@ def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]
     try:
         metadata = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic]
         if not metadata.partitions:
-            raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: missing; `streamingcandle topics ensure`")
+            raise OutsideError(
+                f"topic {topic} at {settings.bootstrap_servers}: missing; `streamingcandle topics ensure`"
+            )
         partition = TopicPartition(topic, partition_of(key, len(metadata.partitions)), 0)
         low, high = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
         partition.offset = low

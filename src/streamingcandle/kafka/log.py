@@ -86,7 +86,11 @@ class KafkaLog:
         if first is None:
             return []
         messages = [first, *self._consumer.consume(POLL_RECORDS_MAX - 1, 0)]
-        return [records for number, run in groupby(messages, Message.partition) for records in self._records(number, list(run))]
+        return [
+            records
+            for number, run in groupby(messages, Message.partition)
+            for records in self._records(number, list(run))
+        ]
 
     def _records(self, number: int | None, messages: list[Message]) -> list[Records]:
         """The records of one partition's run; marks of its end become positions."""
@@ -123,10 +127,14 @@ class KafkaLog:
             raise OutsideError(message_text)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             where = f"{self._settings.tick_topic}[{message.partition()}]@{message.offset()}"
-            message_text = f"{where}: the offset is gone from the log: {error.str()}; start again to go on from what is left"
+            message_text = (
+                f"{where}: the offset is gone from the log: {error.str()}; start again to go on from what is left"
+            )
             raise OutsideError(message_text)
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            message_text = f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
+            message_text = (
+                f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
+            )
             raise OutsideError(message_text)
         logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
         return 0
@@ -182,7 +190,9 @@ class KafkaLog:
             metadata = self._ask("topics", lambda: self._admin.list_topics(name, timeout=CALL_TIMEOUT_S))
             topic = metadata.topics[name]
             if topic.error is not None or not topic.partitions:
-                message = f"topic {name}: {topic.error or 'no partitions'}; make it with `streamingcandle topics ensure`"
+                message = (
+                    f"topic {name}: {topic.error or 'no partitions'}; make it with `streamingcandle topics ensure`"
+                )
                 raise OutsideError(message)
             self._partitions = sorted(topic.partitions)
         return self._partitions

@@ -15,13 +15,16 @@ TIMEOUT_S = 15.0
 CONFIG: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
 
-def ensure_topics(settings: KafkaSettings, names: list[str], *, partitions: int, replication: int) -> list[tuple[str, str]]:
+def ensure_topics(
+    settings: KafkaSettings, names: list[str], *, partitions: int, replication: int
+) -> list[tuple[str, str]]:
     """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses."""
     admin = AdminClient(admin_properties(settings))
     there = partition_counts(settings)
     missing = [name for name in names if name not in there]
     new = [
-        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(CONFIG)) for name in missing
+        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(CONFIG))
+        for name in missing
     ]
     if new:
         for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S).items():
@@ -29,7 +32,9 @@ def ensure_topics(settings: KafkaSettings, names: list[str], *, partitions: int,
                 future.result()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise OutsideError(f"topic {name} at {settings.bootstrap_servers}: {error.args[0].str()}") from error
+                    raise OutsideError(
+                        f"topic {name} at {settings.bootstrap_servers}: {error.args[0].str()}"
+                    ) from error
     return [(name, "made" if name in missing else "there") for name in names]
 
 
