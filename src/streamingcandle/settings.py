@@ -85,13 +85,16 @@ def start_ms(text: str) -> int:
 
 
 def _whole(text: str) -> str:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10_000):
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= PARTITIONS_MAX):
         raise ValueError("not a whole number above 0")
     return text
 
 
 def _any(text: str) -> str:
     return text
+
+
+PARTITIONS_MAX = 10_000
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -1,5 +1,7 @@
 """The kernel against the reference: equal on any batch, cut anywhere, dumped and loaded anywhere."""
 
+from itertools import pairwise
+
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def _candles(book: Book, rules: Rules) -> dict[Key, Candle]:
 
 def _pieces(records: list[Record], cuts: list[int]) -> list[list[Record]]:
     edges = [0, *sorted(cut % (len(records) + 1) for cut in cuts), len(records)]
-    return [records[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [records[start:end] for start, end in pairwise(edges)]
 
 
 @SLOW

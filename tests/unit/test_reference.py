@@ -29,7 +29,7 @@ def rules(timeframes: str = "1m", **changes: Any) -> Rules:
     return Rules(timeframes=chosen, grace_ms=(1_000,) * len(chosen), calendar=CALENDAR, **changes)
 
 
-def tick(  # noqa: PLR0913 a tick has this many fields
+def tick(
     clock: str,
     price: object,
     quantity: object = None,

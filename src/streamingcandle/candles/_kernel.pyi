@@ -4,6 +4,7 @@ Every method that walks records or windows lets the GIL go while it does.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 FORMAT_VERSION: int
 """Version of what `Book.dump` writes; `Book.load` reads it and every older one."""
@@ -33,7 +34,7 @@ class Book:
         quantity_decimals: int,
         keep_outside: bool,
         since_zero: Sequence[str],
-    ) -> Book:
+    ) -> Self:
         """An empty book. ValueError: rules that no Python `Rules` can produce."""
 
     def fold(

@@ -55,8 +55,6 @@ class FeedClock:
         self._asked = None
         if self.e_ms is None:
             return
-        if self._arrived_ms is None:
-            idle_ms = wall_ms - self.w_ms - RESTART_MARGIN_MS
-        else:
-            idle_ms = now_ms - self._arrived_ms
+        is_ours = self._arrived_ms is not None
+        idle_ms = now_ms - (self._arrived_ms or 0) if is_ours else wall_ms - self.w_ms - RESTART_MARGIN_MS
         self._f_ms = max(self._f_ms, self.e_ms + max(0, idle_ms))

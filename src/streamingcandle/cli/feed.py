@@ -27,7 +27,7 @@ def _open(name: str) -> IO[bytes]:
         return sys.stdin.buffer
     try:
         if name.endswith(".gz"):
-            return gzip.open(name, "rb")  # type: ignore[return-value]
+            return gzip.open(name, "rb")
         raw = click.open_file(name, "rb")
         if name.endswith(".zst"):
             return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -36,7 +37,7 @@ DEMO_RATE = 20.0
 @click.option("--instance", type=click.IntRange(0, 63), help="Be this instance of the host; refused while another is.")
 @click.pass_obj
 def run_command(world: World, *, until_end: bool, flush: bool, adopt: bool, instance: int | None) -> None:
-    """Make candles: ticks in, candles out, each exactly once.
+    r"""Make candles: ticks in, candles out, each exactly once.
 
     \b
     Examples:
@@ -182,7 +183,7 @@ def demo_command(world: World, seconds: float) -> None:
     console.print(board.table(DEMO_INSTRUMENTS))
 
 
-def _play(world: World, store: EmbeddedStore, seconds: float):  # noqa: ANN202 - a generator of pauses
+def _play(world: World, store: EmbeddedStore, seconds: float) -> Iterator[None]:
     """Append ticks as market time passes, yielding about ten times a second."""
     calendar = world.settings.rules().calendar
     start_ms = session_open_ms(calendar, day_number(DEMO_DAY_MS))

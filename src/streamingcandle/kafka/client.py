@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-Properties = dict[str, str | int | bool]
+Properties = dict[str, str | int | float | bool]
 
 COMMON: Properties = {
     "retry.backoff.ms": 100,
@@ -103,10 +103,17 @@ def is_producer_only(name: str) -> bool:
 
 
 def _with_users(settings: KafkaSettings, defaults: Properties, *, consumer: bool, producer: bool) -> Properties:
-    ours = {"bootstrap.servers": settings.bootstrap_servers, "client.id": settings.instance, **COMMON, **defaults}
-    for name, value in settings.properties.items():
-        if (consumer or not is_consumer_only(name)) and (producer or not is_producer_only(name)):
-            ours[name] = value
+    ours: Properties = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": settings.instance,
+        **COMMON,
+        **defaults,
+    }
+    ours |= {
+        name: value
+        for name, value in settings.properties.items()
+        if (consumer or not is_consumer_only(name)) and (producer or not is_producer_only(name))
+    }
     if ours.get("group.protocol") == "consumer":
         # KIP-848: the broker decides these, and refuses a killed member's static id until its session ends.
         for name in (

@@ -8,7 +8,7 @@ folded under a former assignment must never be published, and so a revoked parti
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -21,7 +21,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streamingcandle.errors import OutsideError, OwnedError
 from streamingcandle.interfaces import (
@@ -102,7 +102,7 @@ class KafkaLog:
             messages = [message for message in messages if message.error() is None]
         if number is None or number < 0 or not (messages or position):
             return []
-        offsets = [message.offset() for message in messages]
+        offsets = [message.offset() or 0 for message in messages]
         return [
             Records(
                 partition=number,
@@ -155,11 +155,11 @@ class KafkaLog:
 
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`; high watermarks, since ticks of open transactions are still to come."""
-        return self._list_offsets(partitions, OffsetSpec.latest())
+        return self._list_offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`."""
-        return self._list_offsets(partitions, OffsetSpec.earliest())
+        return self._list_offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def _list_offsets(self, partitions: Iterable[int], spec: OffsetSpec) -> Mapping[int, int]:
         topic = self._settings.tick_topic
@@ -308,7 +308,7 @@ class KafkaLog:
 def _origins(messages: list[Message]) -> Callable[[int], Origin]:
     def origin(index: int) -> Origin:
         message = messages[index]
-        headers = [(name, value) for name, value in message.headers() or ()]
+        headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
         return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
 
     return origin
