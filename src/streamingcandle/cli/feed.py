@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 from itertools import islice
-from typing import IO
+from typing import IO, cast
 
 import click
 import zstandard
@@ -27,10 +27,10 @@ def _open(name: str) -> IO[bytes]:
         return sys.stdin.buffer
     try:
         if name.endswith(".gz"):
-            return gzip.open(name, "rb")
+            return cast("IO[bytes]", gzip.open(name, "rb"))
         raw = click.open_file(name, "rb")
         if name.endswith(".zst"):
-            return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))  # type: ignore[arg-type]
+            return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
     except OSError as error:
         raise OutsideError(f"{name}: {error.strerror}; name a file that can be read") from error
     return raw

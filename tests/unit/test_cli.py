@@ -1,0 +1,98 @@
+"""What a user types wrong, and what the commands say: exit codes and one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from program import environment, run, run_well
+
+from streamingcandle.candles.candle import decode_candle
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("TIMEFRAMES", "1m,5q", "nearest: 5s"),
+        ("TIMEFRAMES", "60m,1h", "same length"),
+        ("CANDLE_TOPIC", "candles", "{n}-min-candle"),
+        ("CANDLE_TOPIC_SECONDS", "{n} sec", "{n}"),
+        ("GRACE", "soon", "duration"),
+        ("GRACE", "10m", "late_horizon"),
+        ("LATE_HORIZON", "1s", "late_horizon"),
+        ("START", "yesterday", "earliest, session, latest"),
+        ("PROFILE", "prod", "nearest: production"),
+        ("OUTSIDE_SESSION", "kep", "nearest: keep"),
+        ("TICK_TOPIC", "a b", "topic name"),
+        ("SESSIONS", "/nowhere.csv", "/nowhere.csv"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_2(tmp_path: Path, variable: str, text: str, said: str) -> None:
+    variables = environment("t", tmp_path, None) | {f"STREAMINGCANDLE_{variable}": text}
+    done = run(variables, "config", "show")
+    assert done.returncode == 2
+    assert said in done.stderr.decode()
+    assert done.stderr.decode().count("\n") == 1
+
+
+def test_config_show_masks_secrets_and_names_origins(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("hunter2\n")
+    variables = environment("t", tmp_path, "127.0.0.1:1") | {
+        "STREAMINGCANDLE_KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password"),
+        "STREAMINGCANDLE_NONSENSE": "x",
+    }
+    done = run(variables, "config", "show")
+    assert done.returncode == 0
+    assert b"kafka.sasl.password\t********\tenvironment" in done.stdout
+    assert b"hunter2" not in done.stdout + done.stderr
+    assert b"grace\t1s\tdefault" in done.stdout
+    assert b"STREAMINGCANDLE_NONSENSE is not known" in done.stderr
+
+
+def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('timeframe = "1m"\n')
+    done = run(environment("t", tmp_path, None), "--config", str(tmp_path / "settings.toml"), "config", "show")
+    assert done.returncode == 2
+    assert b"nearest: timeframes" in done.stderr
+
+
+def test_embedded_from_simulate_to_candles(tmp_path: Path) -> None:
+    variables = environment("t", tmp_path, None)
+    run_well(variables, "simulate", "--ticks", "3000", "--rate", "20", "--date", "2026-01-02", "--speed", "0")
+    run_well(variables, "run", "--until-end", "--flush")
+    first = run_well(variables, "candles", "N:C:1000", "--format", "json")
+    candles = [decode_candle(line) for line in first.splitlines()]
+    assert [candle.window_start_millis for candle in candles] == [1767325500000, 1767325560000, 1767325620000]
+    run_well(variables, "run", "--until-end", "--flush")
+    assert run_well(variables, "candles", "N:C:1000", "--format", "json") == first
+    table = run_well(variables, "candles", "N:C:1000", "--timeframe", "5m", "--format", "csv")
+    assert table.startswith(b"open,high,low,close,volume,")
+
+
+def test_ingest_names_bad_lines_and_goes_on(tmp_path: Path) -> None:
+    good = {"Exch": "N", "ExchType": "C", "Token": 7, "LastRate": 1.5, "TickDt": "2026-01-02 09:15:01"}
+    lines = [json.dumps(good), "{", json.dumps(good | {"Token": "x"}), json.dumps(good)]
+    (tmp_path / "ticks.jsonl").write_text("\n".join(lines))
+    variables = environment("t", tmp_path, None)
+    done = run(variables, "ingest", str(tmp_path / "ticks.jsonl"))
+    assert done.returncode == 1
+    assert b"ticks.jsonl:2: json" in done.stderr
+    assert b"ticks.jsonl:3: instrument" in done.stderr
+    assert b"2 ticks into t-ticks, 2 bad lines" in done.stderr
+
+
+def test_no_broker_is_exit_3(tmp_path: Path) -> None:
+    variables = environment("t", tmp_path, "127.0.0.1:1") | {"STREAMINGCANDLE_WAIT": "1s"}
+    done = run(variables, "run", "--until-end")
+    assert done.returncode == 3, done.stderr
+    assert b"127.0.0.1:1" in done.stderr
+
+
+def test_sessions_show(tmp_path: Path) -> None:
+    variables = environment("t", tmp_path, None)
+    assert b"N:*\t2026-01-02\t09:15-15:30" in run_well(variables, "sessions", "show", "--date", "2026-01-02")
+    assert b"M:*\t2026-07-01\t09:00-23:30" in run_well(variables, "sessions", "show", "--date", "2026-07-01")
+
+
+def test_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
+    done = run_well(environment("t", tmp_path, None), "demo", "--seconds", "3")
+    assert b"candles so far" in done
