@@ -3,6 +3,7 @@
     StreamingCandleError            one line for the operator: what, where, what to do
     ├── SettingsError     exit 2    a setting, a flag, a table of sessions is wrong
     ├── OutsideError      exit 3    the broker, the disk, the network failed
+    │   └── MissingTopicError  exit 2   the tick topic is not there
     ├── OwnedError        exit 4    another process has this instance
     └── CheckError        exit 1    a check found something
 
@@ -32,6 +33,12 @@ class OutsideError(StreamingCandleError):
     """The world outside failed: broker, topic, rights, disk."""
 
     exit_code = 3
+
+
+class MissingTopicError(OutsideError):
+    """The tick topic is not there, or has another name."""
+
+    exit_code = 2
 
 
 class OwnedError(StreamingCandleError):

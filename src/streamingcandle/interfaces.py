@@ -133,3 +133,6 @@ class Clock(Protocol):
 
     def wall_ms(self) -> int:
         """Epoch milliseconds of the host."""
+
+    def sleep_ms(self, duration_ms: int) -> None:
+        """Wait."""

@@ -271,6 +271,7 @@ class Settings(msgspec.Struct, frozen=True):
             group=self.text("application_id"),
             tick_topic=self.text("tick_topic"),
             instance=instance,
+            ask_ms=self.duration_ms("wait"),
             properties=properties,
         )
 

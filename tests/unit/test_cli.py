@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from program import environment, run, run_well
 
+from program import environment, run, run_well
 from streamingcandle.candles.candle import decode_candle
 
 

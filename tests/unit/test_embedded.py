@@ -354,17 +354,17 @@ def test_records_without_a_key_take_turns_over_appends(path: Path) -> None:
         assert [store.end("ticks", number) for number in range(2)] == [2, 2]
 
 
-def test_one_partitions_backlog_gets_what_the_others_leave(path: Path) -> None:
+@pytest.mark.parametrize("busy", [0, 1])
+def test_one_partitions_backlog_gets_what_the_others_leave(path: Path, busy: int) -> None:
+    keys = {partition_of(key, 2): key for key in (b"%d" % number for number in range(99))}
     with closing(EmbeddedStore(path)) as store:
-        store.append("ticks", ticks(POLL_RECORDS_MAX + 500))
-        other = next(number for number in range(2) if store.end("ticks", number) == 0)
-        key = next(key for key in (b"%d" % number for number in range(99)) if partition_of(key, 2) == other)
-        store.append("ticks", ticks(200, key=key))
+        store.append("ticks", ticks(POLL_RECORDS_MAX + 500, key=keys[busy]))
+        store.append("ticks", ticks(200, key=keys[1 - busy]))
     with closing(open_log(EmbeddedStore(path))) as log:
         first = {records.partition: len(records.values) for records in log.poll(0, FromZero())}
         second = {records.partition: len(records.values) for records in log.poll(0, FromZero())}
-    assert first == {other: 200, 1 - other: POLL_RECORDS_MAX - 200}
-    assert second == {1 - other: 700}
+    assert first == {1 - busy: 200, busy: POLL_RECORDS_MAX - 200}
+    assert second == {busy: 700}
 
 
 def test_two_backlogs_share_a_poll_evenly(path: Path) -> None:

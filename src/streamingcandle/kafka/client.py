@@ -89,6 +89,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     tick_topic: str
     instance: str
     """Stable over restarts of the same instance: static member and transactional id."""
+    ask_ms: int = 30_000
+    """How long a question is asked again while brokers are away or change their roles."""
     properties: Mapping[str, str] = {}
 
 

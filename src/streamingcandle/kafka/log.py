@@ -23,7 +23,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from streamingcandle.errors import OutsideError, OwnedError
+from streamingcandle.errors import MissingTopicError, OutsideError, OwnedError
 from streamingcandle.interfaces import (
     Clock,
     Committed,
@@ -50,6 +50,21 @@ PRODUCE_RECORDS_MAX = 10_000
 """Records handed to the client at once; it copies them before it answers."""
 CALL_TIMEOUT_S = 10.0
 """One question to a broker."""
+RETRY_MS = 100
+PASSING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError._TRANSPORT,  # noqa: SLF001 - the client's public constants
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+    }
+)
+"""A leader or a coordinator on the move, a broker away for a moment: the question is asked again."""
 COMMIT_TIMEOUT_MS = 30_000
 """How long a retriable commit is asked again before it counts as in doubt."""
 
@@ -122,7 +137,10 @@ class KafkaLog:
             return message.offset() or 0
         if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):  # noqa: SLF001
             raise self._owned(error)
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+            # A fenced static member is told so in words only.
+            if "fenced" in error.str().lower():
+                raise self._owned(error)
             message_text = f"{self._settings.tick_topic}: the consumer failed for good: {error.str()}; start again"
             raise OutsideError(message_text)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
@@ -166,13 +184,14 @@ class KafkaLog:
         wanted = {TopicPartition(topic, number): spec for number in partitions}
         if not wanted:
             return {}
-        answers = self._admin.list_offsets(
-            wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_TIMEOUT_S
-        )
-        return {
-            partition.partition: self._ask(f"offsets of {topic}", answer.result).offset
-            for partition, answer in answers.items()
-        }
+
+        def ask() -> Mapping[int, int]:
+            answers = self._admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_TIMEOUT_S
+            )
+            return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+
+        return cast("Mapping[int, int]", self._ask(f"offsets of {topic}", ask))
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int:
         """See `interfaces.Reader`."""
@@ -193,7 +212,7 @@ class KafkaLog:
                 message = (
                     f"topic {name}: {topic.error or 'no partitions'}; make it with `streamingcandle topics ensure`"
                 )
-                raise OutsideError(message)
+                raise MissingTopicError(message)
             self._partitions = sorted(topic.partitions)
         return self._partitions
 
@@ -290,12 +309,16 @@ class KafkaLog:
         self._consumer.close()
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - the client's own types
-        try:
-            return call()
-        except KafkaException as error:
-            cause = error.args[0]
-            message = f"{what} at {self._settings.bootstrap_servers}: {cause.str()}"
-            raise OutsideError(message) from error
+        until_ms = self._clock.monotonic_ms() + self._settings.ask_ms
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.code() not in PASSING or self._clock.monotonic_ms() > until_ms:
+                    message = f"{what} at {self._settings.bootstrap_servers}: {cause.str()}; is the broker up?"
+                    raise OutsideError(message) from error
+                self._clock.sleep_ms(RETRY_MS)
 
     def _owned(self, error: KafkaError) -> OwnedError:
         message = (
