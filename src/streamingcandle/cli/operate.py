@@ -1,9 +1,10 @@
 """`run`, `topics`, `demo`."""
 
+import logging
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -17,10 +18,14 @@ from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
-from streamingcandle.errors import OutsideError
+from streamingcandle.errors import MissingTopicError, OutsideError
+from streamingcandle.interfaces import Log
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.simulation.market import Market, day_number, session_open_ms, ticks
 
+logger = logging.getLogger(__name__)
+
+TOPIC_PROBE_MS = 250
 DEMO_INSTRUMENTS = 40
 DEMO_DAY_MS = 1_767_312_000_000
 """2026-01-02, a Friday on which NSE and MCX traded."""
@@ -50,12 +55,31 @@ def run_command(world: World, *, until_end: bool, flush: bool, adopt: bool, inst
     is_stopping = stop_on_signals()
     log, claimed = world.open_log(instance)
     try:
+        _await_topic(world, log, is_stopping)
         path = settings.path(is_until_end=until_end, is_flush=flush, is_adopting=adopt)
         pipeline.run(log, world.clock, settings.rules(), path, is_stopping)
     finally:
         log.close()
         if claimed is not None:
             claimed.release()
+
+
+def _await_topic(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:
+    """Return when the tick topic is there; MissingTopicError after the setting `wait`."""
+    until_ms = world.clock.monotonic_ms() + world.settings.duration_ms("wait")
+    is_told = False
+    while not is_stopping():
+        try:
+            log.partitions()
+        except MissingTopicError as error:
+            if world.clock.monotonic_ms() >= until_ms:
+                raise
+            if not is_told:
+                logger.warning("waiting up to %s: %s", world.settings.text("wait"), error)
+                is_told = True
+            world.clock.sleep_ms(TOPIC_PROBE_MS)
+        else:
+            return
 
 
 @click.group("topics")

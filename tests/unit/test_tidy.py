@@ -1,0 +1,30 @@
+"""What no linter checks: nothing of this machine, no loose ends, no overlong module."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LINES_MAX = 450
+LOOSE = re.compile(r"\b(TODO|FIXME|XXX)\b")
+SKIPS = re.compile(r"pytest\.(skip|mark\.skip|mark\.xfail|importorskip)|#\[ignore")
+
+
+def _tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, check=True).stdout
+    return [path for name in listed.decode().splitlines() if (path := ROOT / name).is_file() and path != Path(__file__)]
+
+
+def test_nothing_names_this_machine() -> None:
+    paths = re.compile(rf"{re.escape(str(ROOT.parent))}/|{re.escape(str(Path.home()))}/")
+    assert [path for path in _tracked() if paths.search(path.read_text(errors="ignore"))] == []
+
+
+def test_no_loose_ends_and_no_skips() -> None:
+    sources = [(path, path.read_text()) for path in _tracked("*.py", "*.rs", "*.md", "Makefile")]
+    assert [path for path, text in sources if LOOSE.search(text) or SKIPS.search(text)] == []
+
+
+def test_modules_are_short() -> None:
+    sources = _tracked("src/*.py", "rust/src/*.rs")
+    assert [path for path in sources if len(path.read_text().splitlines()) > LINES_MAX] == []
