@@ -19,6 +19,8 @@ from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.feed import read_key
 from streamingcandle.settings import start_ms
 
+PIPE_WIDTH = 160
+
 
 def _values(world: World, topic: str, key: bytes) -> Iterable[bytes]:
     if world.settings.bootstrap_servers is not None:
@@ -84,13 +86,15 @@ def _print(candles: list[Candle], form: str) -> None:
         return
     table = Table()
     for column in ("start", "end", "open", "high", "low", "close", "volume", "ticks", "complete", "revised"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for candle in candles:
         prices = (candle.open, candle.high, candle.low, candle.close, candle.volume, candle.ticks)
         marks = ("yes" if mark else "no" for mark in (candle.complete, candle.revised))
         start, end = candle.human_readable_start_time[:19], candle.human_readable_end_time[11:19]
         table.add_row(start, end, *map(str, prices), *marks)
-    Console().print(table)
+    console = Console()
+    # Nobody's terminal sets the width of a file: there every column is whole.
+    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
 
 
 COMMANDS = (candles_command,)
