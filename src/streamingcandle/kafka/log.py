@@ -5,6 +5,7 @@ assigned now, with no poll in between. Brokers check the member and its epoch, n
 folded under a former assignment must never be published, and so a revoked partition is dropped at once.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -21,7 +22,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
 from streamingcandle.errors import MissingTopicError, OutsideError, OwnedError
 from streamingcandle.interfaces import (
@@ -51,6 +52,10 @@ PRODUCE_RECORDS_MAX = 10_000
 CALL_TIMEOUT_S = 10.0
 """One question to a broker."""
 RETRY_MS = 100
+RECORD_BYTES_MAX = 1_048_588
+"""Kafka's default `max.message.bytes`."""
+RECORD_OVERHEAD_BYTES = 2_000
+"""What a batch of one record and the two headers of a cut take beside key, value and headers."""
 PASSING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -82,6 +87,7 @@ class KafkaLog:
         self._listener: Listener | None = None
         self._topic_id: str | None = None
         self._partitions: list[int] | None = None
+        self._limits: dict[str, int] = {}
         self._is_subscribed = False
 
     # ---- reading ----
@@ -234,7 +240,7 @@ class KafkaLog:
             for topic, records in transaction.candles:
                 _produce(producer, topic, records)
             for letter in transaction.letters:
-                _produce_letter(producer, letter)
+                _produce_letter(producer, cut(letter, self._record_bytes_max(letter.topic)))
             offsets = [
                 TopicPartition(self._settings.tick_topic, number, committed.offset, metadata=committed.metadata)
                 for number, committed in transaction.offsets.items()
@@ -250,6 +256,18 @@ class KafkaLog:
             if error.args[0].txn_requires_abort():
                 self._abort(producer, error)
             raise InDoubtError(error.args[0].str()) from error
+
+    def _record_bytes_max(self, topic: str) -> int:
+        """The topic's own limit; Kafka's default where we may not ask."""
+        if topic not in self._limits:
+            resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+            try:
+                config = self._admin.describe_configs([resource], request_timeout=CALL_TIMEOUT_S)[resource].result()
+                self._limits[topic] = int(config["max.message.bytes"].value)
+            except KafkaException as error:
+                logger.warning("limit of topic %s: %s; taken as %d", topic, error.args[0].str(), RECORD_BYTES_MAX)
+                self._limits[topic] = RECORD_BYTES_MAX
+        return self._limits[topic]
 
     def _again(self, call: Callable[[], object]) -> None:
         """Call until it succeeds or fails for good; a retriable answer says that nothing is decided."""
@@ -351,6 +369,21 @@ def _produce(producer: Producer, topic: str, records: Sequence[tuple[bytes, byte
             failed = [message for message in batch if queued == 0 or "_error" in message]
             batch = [{"key": message["key"], "value": message["value"]} for message in failed]
             producer.poll(0.1)
+
+
+def cut(letter: Letter, limit_bytes: int) -> Letter:
+    """The letter itself, or where it is over the topic's limit its beginning, full length and SHA-256 (§1)."""
+    value = letter.value or b""
+    beside_bytes = len(letter.key or b"") + sum(len(name) + len(text or b"") for name, text in letter.headers)
+    room_bytes = limit_bytes - beside_bytes - RECORD_OVERHEAD_BYTES
+    if len(value) <= room_bytes:
+        return letter
+    headers = [
+        *letter.headers,
+        ("source.length", str(len(value)).encode()),
+        ("source.sha256", hashlib.sha256(value).hexdigest().encode()),
+    ]
+    return Letter(letter.topic, letter.key, value[: max(0, room_bytes)], headers)
 
 
 def _produce_letter(producer: Producer, letter: Letter) -> None:
