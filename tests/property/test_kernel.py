@@ -14,6 +14,7 @@ from streamingcandle.candles.rules import Rules
 from streamingcandle.settings import load_settings
 
 SLOW = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+FORGOTTEN_MS = 6 * 86_400_000
 Key = tuple[str, str, int]
 
 
@@ -83,7 +84,9 @@ def test_published_windows_stay_published(case: tuple[Rules, list[Record]], comm
         for key, value in (record for sheet in sheets for record in sheet):
             candle = decode_candle(value)
             window = (key.decode(), candle.timeframe, candle.window_start_millis)
-            assert candle.revised == (window in published)
+            # Of an instrument silent for 7 days nobody knows any more what was published.
+            if (book.event_ms() or 0) - candle.window_start_millis < FORGOTTEN_MS:
+                assert candle.revised == (window in published)
             published[window] = candle
         offsets = [book.position() or 0] * len(frontiers)
         book.committed(frontiers_ms=frontiers, offsets=offsets, flushed=[0] * len(frontiers))
