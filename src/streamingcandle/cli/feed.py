@@ -12,10 +12,9 @@ import click
 import zstandard
 
 from streamingcandle.candles.book import judge
-from streamingcandle.candles.session import DAY_MS
 from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.errors import CheckError, OutsideError
-from streamingcandle.simulation.market import Market, day_number, session_open_ms, ticks
+from streamingcandle.simulation.market import Market, session_open_ms, ticks
 
 CHUNK_LINES = 5_000
 LINE_BYTES_MAX = 10_000_000
@@ -114,7 +113,7 @@ def simulate_command(
             day = (date.fromisoformat(date_text) - date(1970, 1, 1)).days
         except ValueError:
             raise click.BadParameter("not a date like 2026-01-02", param_hint="--date") from None
-        start_ms = session_open_ms(world.settings.rules().calendar, day_number(day * DAY_MS))
+        start_ms = session_open_ms(world.settings.rules().calendar, day)
     is_stopping = stop_on_signals()
     sink = world.open_sink()
     market = Market(instruments, seed=seed)

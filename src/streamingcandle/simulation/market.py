@@ -10,8 +10,6 @@ from streamingcandle.candles.session import DAY_MS, Calendar
 
 _NAMES = ("RELIANCE", "TCS", "HDFCBANK", "INFY", "ICICIBANK", "SBIN", "ITC", "LT", "AXISBANK", "MARUTI")
 _METALS = ("SILVERMIC", "GOLDM", "CRUDEOIL", "NATURALGAS", "COPPER")
-TICK_MS = 2_000
-"""A delayed tick comes this much later than its event time, at most."""
 
 
 class Listing(msgspec.Struct, frozen=True):
