@@ -1,16 +1,17 @@
 //! One record to one tick (semantics §1): the order of verdicts is the order of this file.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use rustc_hash::FxHashMap;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use crate::number::{Decimal, integer, is_number};
 use crate::rules::{FIELD_COUNT, Field, Rules};
+use crate::scan::{Layout, members};
 use crate::session::{Schedule, find_schedule};
 use crate::time::{FIRST_MS, LIMIT_MS, epoch_number_ms, text_ms};
+
+/// So many records in a row unlike the layout, and it is learned anew: a few of another kind among them cost nothing.
+const STRANGERS_MAX: u32 = 8;
 
 /// Why a record is rejected; the text is the `reason` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub struct Venues {
     pub list: Vec<Venue>,
     by_name: FxHashMap<String, u32>,
     last: u32,
+    feed: Feed,
 }
 
 impl Venues {
@@ -121,51 +123,62 @@ pub enum Verdict<'a> {
 
 type Raw<'a> = [Option<&'a str>; FIELD_COUNT];
 
-/// Collects the fields we read, the last of a name winning, and checks the grammar of all others.
-struct Object<'r, 'a> {
-    rules: &'r Rules,
-    raw: Raw<'a>,
+/// How the records of this feed are laid out, learned from one of them. A cache: verdicts do not depend on it.
+#[derive(Debug, Default)]
+struct Feed {
+    layout: Layout,
+    /// The field of each key of the layout.
+    fields: Vec<Option<usize>>,
+    /// Records in a row that were laid out in another way.
+    strangers: u32,
 }
 
-impl<'a> Visitor<'a> for Object<'_, 'a> {
-    type Value = Raw<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a JSON object")
+impl Feed {
+    /// The fields we read, as spelled, the last of a name winning; `None` where the record is not a JSON object.
+    fn read<'a>(&mut self, rules: &Rules, value: &'a [u8]) -> Option<Raw<'a>> {
+        let text = std::str::from_utf8(value).ok()?;
+        let mut raw = [None; FIELD_COUNT];
+        let mut is_stranger = false;
+        members(text, &self.layout, |member| {
+            is_stranger |= member.known.is_none();
+            let index = match member.known {
+                Some(known) => self.fields.get(known).copied().flatten(),
+                None => member.key().and_then(|key| field_index(rules, key)),
+            };
+            if let Some(slot) = index.and_then(|index| raw.get_mut(index)) {
+                *slot = Some(member.value);
+            }
+        })?;
+        self.strangers = if is_stranger { self.strangers + 1 } else { 0 };
+        if self.strangers == STRANGERS_MAX {
+            self.learn(rules, text);
+        }
+        Some(raw)
     }
 
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
-        // Keys are read raw: serde's own key reading would refuse a lone surrogate, which the grammar allows.
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            match field_index(self.rules, key.get()).and_then(|index| self.raw.get_mut(index)) {
-                Some(slot) => *slot = Some(map.next_value::<&RawValue>()?.get()),
-                None => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(self.raw)
+    fn learn(&mut self, rules: &Rules, text: &str) {
+        self.strangers = 0;
+        self.layout = Layout::of(text).unwrap_or_default();
+        self.fields.clear();
+        // With the layout just learned every key comes as known, in its order.
+        members(text, &self.layout, |member| self.fields.push(member.key().and_then(|key| field_index(rules, key))));
     }
 }
 
 /// The index of the field that a key names, however it is spelled.
 fn field_index(rules: &Rules, key: &str) -> Option<usize> {
     let named = |name: &str| rules.fields.iter().position(|field| field == name);
-    let inner = key.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { named(&string(key)?) } else { named(inner) }
+    if key.contains('\\') { named(&unescaped(&format!("\"{key}\""))?) } else { named(key) }
 }
 
-fn read_object<'a>(rules: &Rules, value: &'a [u8]) -> Option<Raw<'a>> {
-    let text = std::str::from_utf8(value).ok()?;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let visitor = Object { rules, raw: [None; FIELD_COUNT] };
-    let raw = deserializer.deserialize_map(visitor).ok()?;
-    deserializer.end().ok()?;
-    Some(raw)
+fn unescaped(raw: &str) -> Option<String> {
+    serde_json::from_str(raw).ok()
 }
 
 /// The text of a JSON string; `None` for anything else and for lone surrogates.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    if inner.contains('\\') { unescaped(raw).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
 /// The lexeme of a number, also of one that comes as a string.
@@ -203,7 +216,7 @@ pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, ti
     if value.is_empty() {
         return Verdict::Rejected(Reason::Empty);
     }
-    let Some(raw) = read_object(rules, value) else { return Verdict::Rejected(Reason::Json) };
+    let Some(raw) = venues.feed.read(rules, value) else { return Verdict::Rejected(Reason::Json) };
     let field = |field: Field| raw.get(field as usize).copied().flatten().filter(|text| *text != "null");
 
     let exchange = field(Field::Exchange).and_then(name_part);

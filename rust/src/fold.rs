@@ -58,6 +58,9 @@ pub struct Instrument {
     pub frames: Vec<Frame>,
     pub pre_open: Vec<PreOpen>,
     stuck: u32,
+    /// The last scrip code, to be shared by the windows.
+    #[serde(skip)]
+    scrip: Option<Arc<str>>,
     /// The session of the last tick: the next one is most likely in it too.
     #[serde(skip)]
     session: Session,
@@ -99,6 +102,7 @@ impl Instrument {
             frames: vec![Frame::default(); frames],
             pre_open: Vec::new(),
             stuck: 0,
+            scrip: None,
             session: Session::default(),
             is_touched: false,
         }
@@ -143,21 +147,21 @@ impl Instrument {
         }
         self.now_ms = self.now_ms.max(Some(tick.at_ms));
         let too_late_ms = self.too_late_ms(rules);
-        let company = self.company.clone();
-        let scrip = tick.scrip.as_deref().map(Arc::from);
+        if self.scrip.as_deref() != tick.scrip.as_deref() {
+            self.scrip = tick.scrip.as_deref().map(Arc::from);
+        }
         let mark = Mark { at_ms: tick.at_ms, offset, price: tick.price };
         let trade = Trade {
             mark,
             quantity: tick.quantity,
             total: tick.total,
-            company: company.as_ref(),
-            scrip: scrip.as_ref(),
+            company: self.company.as_ref(),
+            scrip: self.scrip.as_ref(),
         };
 
         // Short after a close a tick belongs to the window before, even where a kept one has begun at the close.
         let is_after_close = matches!(place, Place::Inside(session) if tick.at_ms >= session.close_ms);
         let mut late = 0;
-        let mut scratch = Vec::new();
         for (i, (frame, timeframe)) in self.frames.iter_mut().zip(&rules.timeframes).enumerate() {
             let newest = if is_after_close { None } else { frame.newest_bounds(tick.at_ms) };
             let bounds = newest.unwrap_or_else(|| match place {
@@ -168,15 +172,15 @@ impl Instrument {
                 late |= 1 << i;
                 continue;
             }
-            let base_before = (tick.total > 0).then(|| {
+            let is_rebased = tick.total > 0 && !frame.has_total_before(bounds) && {
                 let pre_open = self.pre_open.iter().find(|p| p.day == bounds.day);
                 found_base(frame, rules, venue, pre_open, bounds.day, tick, offset)
-            });
-            frame.fold(bounds, &trade, &mut scratch);
-            if base_before == Some(true) {
-                frame.rebase(bounds.day, offset, &mut scratch);
+            };
+            let mut note = |change| changes.push((i, change));
+            frame.fold(bounds, &trade, &mut note);
+            if is_rebased {
+                frame.rebase(bounds.day, offset, &mut note);
             }
-            changes.extend(scratch.drain(..).map(|change| (i, change)));
         }
         Folded { is_outside: false, late, is_stuck: self.is_stuck(tick) }
     }
@@ -201,14 +205,12 @@ impl Instrument {
         }
         let Some(pre_open) = self.pre_open.iter_mut().find(|p| p.day == next.day) else { return };
         pre_open.add(tick.at_ms, offset, tick.total);
-        let mut scratch = Vec::new();
         for (i, frame) in self.frames.iter_mut().enumerate() {
             let Some(day) = frame.day_mut(next.day) else { continue };
             let base = base_of(day.first, Some(pre_open), venue);
             if base != day.base {
                 day.base = base;
-                frame.rebase(next.day, offset, &mut scratch);
-                changes.extend(scratch.drain(..).map(|change| (i, change)));
+                frame.rebase(next.day, offset, &mut |change| changes.push((i, change)));
             }
         }
     }

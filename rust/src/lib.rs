@@ -1,6 +1,6 @@
 //! The kernel: ticks of one partition in, candles out. No I/O, no clock, no threads, no Kafka.
 //!
-//! The way of a tick: [`decode`] reads the record, [`time`] its event time, [`session`] says where it
+//! The way of a tick: [`decode`] reads the record over [`scan`], [`time`] its event time, [`session`] says where it
 //! belongs, [`fold`] puts it into the windows of [`window`], [`close`] picks what is due, [`encode`]
 //! writes it. [`book`] holds the state and [`state`] dumps and loads it. Only [`bindings`] knows Python.
 
@@ -12,6 +12,7 @@ mod encode;
 mod fold;
 mod number;
 pub mod rules;
+mod scan;
 mod session;
 mod state;
 mod time;

@@ -177,6 +177,12 @@ impl Frame {
         })
     }
 
+    /// Whether the newest window is this one and an earlier one of its day has a total: then no tick of it can be
+    /// the day's first.
+    pub fn has_total_before(&self, bounds: Bounds) -> bool {
+        self.windows.back().is_some_and(|window| window.start_ms == bounds.start_ms && window.below > 0)
+    }
+
     pub fn day_mut(&mut self, day: i64) -> Option<&mut Day> {
         self.days.iter_mut().rev().find(|d| d.day == day)
     }
@@ -202,7 +208,7 @@ impl Frame {
     }
 
     /// Fold a trade into its window and pass a changed M on to later windows of the day.
-    pub fn fold(&mut self, bounds: Bounds, trade: &Trade, changes: &mut Vec<Change>) {
+    pub fn fold(&mut self, bounds: Bounds, trade: &Trade, note: &mut impl FnMut(Change)) {
         let offset = trade.mark.offset;
         let index = match self.windows.back() {
             Some(last) if last.start_ms == bounds.start_ms => self.windows.len() - 1,
@@ -225,28 +231,28 @@ impl Frame {
         is_changed |= window.settle(window.below, base);
         if is_changed {
             window.touch(offset);
-            changes.push(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: !is_there, source_before });
+            note(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: !is_there, source_before });
         }
-        if window.reach != reach_before {
-            self.pass_on(index + 1, bounds.day, offset, changes);
+        if window.reach != reach_before && index + 1 < self.windows.len() {
+            self.pass_on(index + 1, bounds.day, offset, note);
         }
     }
 
     /// The base of a day changed: settle all its windows.
-    pub fn rebase(&mut self, day: i64, offset: i64, changes: &mut Vec<Change>) {
+    pub fn rebase(&mut self, day: i64, offset: i64, note: &mut impl FnMut(Change)) {
         let first = self.windows.partition_point(|w| w.day < day);
-        self.pass_on(first, day, offset, changes);
+        self.pass_on(first, day, offset, note);
     }
 
     /// Settle the windows of a day from `index` on.
-    fn pass_on(&mut self, index: usize, day: i64, offset: i64, changes: &mut Vec<Change>) {
+    fn pass_on(&mut self, index: usize, day: i64, offset: i64, note: &mut impl FnMut(Change)) {
         let base = self.base(day);
         let mut below = self.below(index, day);
         for window in self.windows.iter_mut().skip(index).take_while(|w| w.day == day) {
             let source_before = window.source_offset;
             if window.settle(below, base) {
                 window.touch(offset);
-                changes.push(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: false, source_before });
+                note(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: false, source_before });
             }
             below = window.reach;
         }
