@@ -113,6 +113,12 @@ impl Instrument {
         self.now_ms.map_or(i64::MIN, |now_ms| now_ms - rules.late_horizon_ms)
     }
 
+    /// A number that depends on all that the next tick will most likely touch.
+    pub fn glance(&self) -> i64 {
+        let newest = self.frames.iter().filter_map(|frame| frame.windows.back());
+        newest.fold(0, |seen, w| seen ^ w.start_ms ^ w.total ^ w.source_offset)
+    }
+
     fn place(&mut self, rules: &Rules, venue: &Venue, at_ms: i64) -> Place {
         if self.session.open_ms <= at_ms && at_ms < self.session.close_ms {
             return Place::Inside(self.session);

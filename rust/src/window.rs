@@ -212,6 +212,7 @@ impl Frame {
         let offset = trade.mark.offset;
         let index = match self.windows.back() {
             Some(last) if last.start_ms == bounds.start_ms => self.windows.len() - 1,
+            Some(last) if last.start_ms < bounds.start_ms => self.windows.len(),
             _ => self.windows.partition_point(|w| w.start_ms < bounds.start_ms),
         };
         let is_there = self.windows.get(index).is_some_and(|w| w.start_ms == bounds.start_ms);
