@@ -74,6 +74,9 @@ class Listener(Protocol):
     def revoked(self, partitions: Sequence[int]) -> None:
         """These are ours no longer, given back or lost: nothing of them may be published any more."""
 
+    def gone(self, partition: int, offset: int) -> None:
+        """Records that we were to read next are no longer in the log; reading goes on at `offset`."""
+
 
 class Reader(Protocol):
     """The tick topic as a member of the group reads it. `OutsideError` when the world fails for good."""
@@ -93,6 +96,9 @@ class Reader(Protocol):
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int:
         """The first offset whose record's timestamp is at or after `timestamp_ms`, else the end."""
+
+    def record_at(self, partition: int, offset: int) -> Origin | None:
+        """The record at this offset; None where the log has none there (any more, or never had)."""
 
     def partitions(self) -> Sequence[int]:
         """All partitions of the tick topic, whoever has them."""
@@ -123,6 +129,22 @@ class Publisher(Protocol):
 
 class Log(Reader, Publisher, Protocol):
     """Where ticks come from and candles go."""
+
+
+class Snapshots(Protocol):
+    """Where snapshots are kept. Shortcuts: losing any of them costs time and never values."""
+
+    name: str
+    """For the operator."""
+
+    def save(self, partition: int, snapshot: bytes) -> None:
+        """Keep it whole, or raise OutsideError and keep the one before; at most two a partition are kept."""
+
+    def load(self, partition: int) -> Iterable[bytes]:
+        """What there is of this partition, the youngest first, whatever has become of it."""
+
+    def close(self) -> None:
+        """Wait a moment for what is under way."""
 
 
 class Clock(Protocol):

@@ -21,7 +21,7 @@ from streamingcandle.candles.session import load_calendar
 from streamingcandle.candles.timeframe import DEFAULT, Timeframe, parse_timeframes
 from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
-from streamingcandle.pipeline import PathSettings, Topics
+from streamingcandle.partition import PathSettings, Topics
 
 PREFIX = "STREAMINGCANDLE_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
@@ -121,6 +121,8 @@ SETTINGS: dict[str, Setting] = {
     "grace": Setting("1s", _any),
     "late_horizon": Setting("10m", _duration),
     "commit_interval": Setting("1s", _duration),
+    "snapshot_interval": Setting("30s", _duration),
+    "gone_offsets": Setting("continue", _one_of("continue", "stop")),
     "future_tolerance": Setting("60s", _duration),
     "after_close": Setting("1s", _duration),
     "quantity_decimals": Setting("0", _one_of(*map(str, range(19)))),
@@ -260,6 +262,8 @@ class Settings(msgspec.Struct, frozen=True):
             topics=self.topics(),
             start=start if start in ("earliest", "latest", "session") else start_ms(start),
             commit_interval_ms=self.duration_ms("commit_interval"),
+            snapshot_interval_ms=self.duration_ms("snapshot_interval"),
+            is_stopped_by_gone=self.text("gone_offsets") == "stop",
             **options,
         )
 

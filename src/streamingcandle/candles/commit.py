@@ -10,10 +10,15 @@ from typing import Self
 import msgspec
 
 from streamingcandle.candles.rules import Rules
+from streamingcandle.errors import SettingsError
 
 VERSION = 1
 METADATA_BYTES_MAX = 4_096
 """Kafka's default `offset.metadata.max.bytes`."""
+
+
+class _Version(msgspec.Struct, frozen=True):
+    v: int
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
@@ -37,6 +42,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     offsets: dict[str, int] = msgspec.field(name="O", default_factory=dict)
     rules: str = msgspec.field(name="r", default="")
     fingerprint: Fingerprint | None = msgspec.field(name="fp", default=None)
+    snapshot: int = msgspec.field(name="s", default=0)
+    """Offset of the newest snapshot, as far as its writer knows: an older one is worth a look elsewhere."""
 
     def encode(self) -> str:
         """The metadata string."""
@@ -44,11 +51,28 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def decode(cls, metadata: str) -> Self | None:
-        """None when the text is no metadata of ours."""
+        """None when the text is no metadata of ours; SettingsError where a newer program wrote it."""
+        if not metadata.startswith('{"v":'):
+            return None
         try:
-            return msgspec.json.decode(metadata, type=cls) if metadata.startswith('{"v":') else None
+            version = msgspec.json.decode(metadata, type=_Version).v
+            if version <= VERSION:
+                return msgspec.json.decode(metadata, type=cls)
         except msgspec.DecodeError:
             return None
+        message = (
+            f"the group's last commit is of format {version}, this program reads up to {VERSION}: "
+            "a newer streamingcandle ran in this group; start that one"
+        )
+        raise SettingsError(message)
+
+    def lowered(self, end: int) -> Self:
+        """The same with no offset above `end`: the log lost its tail, and what comes now at those offsets is new."""
+        return msgspec.structs.replace(
+            self,
+            offsets={label: min(offset, end) for label, offset in self.offsets.items()},
+            flushed={label: min(offset, end) for label, offset in self.flushed.items()},
+        )
 
     def frontiers_of(self, rules: Rules) -> list[int]:
         """C per timeframe; one that never ran begins at the committed F (§6, changed rules)."""

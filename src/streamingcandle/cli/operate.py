@@ -62,7 +62,10 @@ def run_command(world: World, *, until_end: bool, flush: bool, adopt: bool, inst
     try:
         _await_topic(world, log, is_stopping)
         path = settings.path(is_until_end=until_end, is_flush=flush, is_adopting=adopt)
-        pipeline.run(log, world.clock, settings.rules(), path, is_stopping)
+        snapshots = world.open_snapshots(claimed, log)
+        pipeline.run(log, world.clock, settings.rules(), path, is_stopping, snapshots)
+        for store in snapshots:
+            store.close()
     finally:
         log.close()
         if claimed is not None:

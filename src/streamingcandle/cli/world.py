@@ -13,12 +13,14 @@ from typing import Protocol
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
-from streamingcandle.interfaces import Log
+from streamingcandle.interfaces import Log, Snapshots
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.feed import TickProducer
 from streamingcandle.kafka.log import KafkaLog
+from streamingcandle.kafka.snapshots import KafkaSnapshots
 from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim
+from streamingcandle.state.files import FileSnapshots
 
 
 class TickSink(Protocol):
@@ -75,6 +77,15 @@ class World:
     def kafka(self) -> KafkaSettings:
         """For clients outside of the group."""
         return self.settings.kafka_settings(f"{self.settings.text('application_id')}-cli")
+
+    def open_snapshots(self, instance: Instance | None, log: Log) -> list[Snapshots]:
+        """Where the states of `log` are kept, the nearest first."""
+        folder = self.store_path.parent if instance is None else instance.path
+        stores: list[Snapshots] = [FileSnapshots(folder)]
+        if self.settings.bootstrap_servers is not None:
+            topic = f"{self.settings.text('application_id')}-snapshots"
+            stores.append(KafkaSnapshots(self.kafka(), topic=topic, partitions=len(log.partitions())))
+        return stores
 
     def open_log(self, instance: int | None) -> tuple[Log, Instance | None]:
         """The log to run on, and the instance claimed for it: keep both as long as it runs."""

@@ -98,6 +98,11 @@ class EmbeddedLog:
         """See `interfaces.Reader`."""
         return self._store.offset_at(self._topic, partition, timestamp_ms)
 
+    def record_at(self, partition: int, offset: int) -> Origin | None:
+        """See `interfaces.Reader`."""
+        found = self._store.read(self._topic, partition, offset, 1)
+        return _origins(found)(0) if found and found[0].offset == offset else None
+
     def partitions(self) -> Sequence[int]:
         """See `interfaces.Reader`."""
         return range(self._count)

@@ -40,6 +40,7 @@ from streamingcandle.kafka.client import (
     KafkaSettings,
     admin_properties,
     consumer_properties,
+    reader_properties,
     transaction_properties,
 )
 
@@ -150,11 +151,7 @@ class KafkaLog:
             message_text = f"{self._settings.tick_topic}: the consumer failed for good: {error.str()}; start again"
             raise OutsideError(message_text)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            where = f"{self._settings.tick_topic}[{message.partition()}]@{message.offset()}"
-            message_text = (
-                f"{where}: the offset is gone from the log: {error.str()}; start again to go on from what is left"
-            )
-            raise OutsideError(message_text)
+            return self._skip_gone(message.partition() or 0, message.offset() or 0, error)
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             message_text = (
                 f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
@@ -162,6 +159,21 @@ class KafkaLog:
             raise OutsideError(message_text)
         logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
         return 0
+
+    def _skip_gone(self, number: int, offset: int, error: KafkaError) -> int:
+        """Go on at the first offset there is; where the log ends before ours it was cut, and a restart sorts it out."""
+        topic = self._settings.tick_topic
+        begin = self.begins([number])[number]
+        if begin <= offset:
+            message = (
+                f"{topic}[{number}]@{offset}: no such offset: {error.str()}; start again to go on from what is there"
+            )
+            raise OutsideError(message)
+        assert self._listener is not None
+        self._listener.gone(number, begin)
+        self._consumer.incremental_unassign([TopicPartition(topic, number)])
+        self._consumer.incremental_assign([TopicPartition(topic, number, begin)])
+        return begin
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         assert self._listener is not None
@@ -207,6 +219,18 @@ class KafkaLog:
             lambda: self._consumer.offsets_for_times(wanted, timeout=CALL_TIMEOUT_S),
         )[0]
         return found.offset if found.offset >= 0 else self.ends([partition])[partition]
+
+    def record_at(self, partition: int, offset: int) -> Origin | None:
+        """See `interfaces.Reader`."""
+        reader = Consumer(reader_properties(self._settings), logger=logger)
+        try:
+            reader.assign([TopicPartition(self._settings.tick_topic, partition, offset)])
+            message = reader.poll(CALL_TIMEOUT_S)
+        finally:
+            reader.close()
+        if message is None or message.error() is not None or message.offset() != offset:
+            return None
+        return _origins([message])(0)
 
     def partitions(self) -> Sequence[int]:
         """See `interfaces.Reader`; OutsideError where the topic is missing."""

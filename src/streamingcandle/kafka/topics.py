@@ -16,14 +16,19 @@ CONFIG: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
 
 def ensure_topics(
-    settings: KafkaSettings, names: list[str], *, partitions: int, replication: int
+    settings: KafkaSettings,
+    names: list[str],
+    *,
+    partitions: int,
+    replication: int,
+    config: Mapping[str, str] = CONFIG,
 ) -> list[tuple[str, str]]:
     """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses."""
     admin = AdminClient(admin_properties(settings))
     there = partition_counts(settings)
     missing = [name for name in names if name not in there]
     new = [
-        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(CONFIG))
+        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
         for name in missing
     ]
     if new:

@@ -1,0 +1,153 @@
+"""Snapshots in a compacted topic: whoever takes a partition over finds its state there.
+
+Two slots a partition, written in turn; a snapshot is cut into chunks, each keyed `partition/slot/number`, so
+that compaction keeps the latest of each. Headers say which snapshot a chunk is of and how many there are.
+"""
+
+import logging
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from uuid import uuid4
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from streamingcandle.errors import OutsideError
+from streamingcandle.kafka.client import KafkaSettings, producer_properties, reader_properties
+from streamingcandle.kafka.topics import ensure_topics, partition_counts
+from streamingcandle.state.files import SLOTS
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 500_000
+"""Below every broker's limit of a record."""
+READ_RECORDS_MAX = 100
+CALL_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 3.0
+CONFIG = {
+    "cleanup.policy": "compact",
+    # Compaction leaves the active segment alone: a small one keeps a restore short.
+    "segment.bytes": "8388608",
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "max.message.bytes": "1048588",
+}
+
+
+class KafkaSnapshots:
+    """Implements `interfaces.Snapshots`; the topic is made at the first use where it is missing."""
+
+    name = "snapshots topic"
+
+    def __init__(self, settings: KafkaSettings, *, topic: str, partitions: int) -> None:
+        """`partitions`: of the tick topic. Nothing is asked yet."""
+        self._settings = settings
+        self._topic = topic
+        self._wanted = partitions
+        self._slots: dict[int, int] = {}
+        self._error: KafkaError | None = None
+
+    def save(self, partition: int, snapshot: bytes) -> None:
+        """See `interfaces.Snapshots`. The client sends in the background: a failure is told at the next call."""
+        slot = self._slots[partition] = (self._slots.get(partition, 0) + 1) % SLOTS
+        count = self._count
+        self._producer.poll(0)
+        chunks = [snapshot[at : at + CHUNK_BYTES] for at in range(0, len(snapshot), CHUNK_BYTES)]
+        identity = uuid4().hex.encode()
+        try:
+            for number, chunk in enumerate(chunks):
+                headers: dict[str, str | bytes | None] = {
+                    "snapshot": identity,
+                    "total": str(len(chunks)).encode(),
+                    "checksum": str(zlib.crc32(snapshot)).encode(),
+                }
+                self._producer.produce(
+                    self._topic,
+                    chunk,
+                    f"{partition}/{slot}/{number}",
+                    partition % count,
+                    on_delivery=self._delivered,
+                    headers=headers,
+                )
+        except (BufferError, KafkaException) as error:
+            raise OutsideError(f"{self._topic}: {error}") from error
+        if self._error is not None:
+            failed, self._error = self._error, None
+            self.__dict__.pop("_count", None)
+            raise OutsideError(f"{self._topic}: {failed.str()}")
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        self._error = error or self._error
+
+    def load(self, partition: int) -> Iterable[bytes]:
+        """See `interfaces.Snapshots`."""
+        chunks: dict[int, dict[int, Message]] = defaultdict(dict)
+        newest: dict[int, int] = {}
+        for message in self._read(partition % self._count):
+            number, slot, place = map(int, (message.key() or b"").split(b"/"))
+            if number == partition:
+                chunks[slot][place] = message
+                newest[slot] = message.offset() or 0
+        for slot in sorted(newest, key=lambda slot: newest[slot], reverse=True):
+            self._slots.setdefault(partition, slot)
+            whole = _joined(chunks[slot])
+            if whole is None:
+                logger.warning("%s: snapshot in slot %d of partition %d is not whole", self._topic, slot, partition)
+            else:
+                yield whole
+
+    def _read(self, number: int) -> list[Message]:
+        consumer = Consumer(reader_properties(self._settings), logger=logger)
+        try:
+            place = TopicPartition(self._topic, number, 0)
+            begin, end = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
+            place.offset = begin
+            consumer.assign([place])
+            found = []
+            position = begin
+            while position < end:
+                messages = consumer.consume(READ_RECORDS_MAX, CALL_TIMEOUT_S)
+                if not messages:
+                    raise OutsideError(f"{self._topic}[{number}]: nothing read for {CALL_TIMEOUT_S:.0f} s")
+                for message in messages:
+                    error = message.error()
+                    if error is None:
+                        found.append(message)
+                    elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
+                        raise OutsideError(f"{self._topic}[{number}]: {error.str()}")
+                    position = max(position, (message.offset() or 0) + (error is None))
+        except KafkaException as error:
+            raise OutsideError(f"{self._topic}[{number}]: {error.args[0].str()}") from error
+        else:
+            return found
+        finally:
+            consumer.close()
+
+    def close(self) -> None:
+        """See `interfaces.Snapshots`."""
+        if "_producer" in self.__dict__:
+            self._producer.flush(CLOSE_TIMEOUT_S)
+
+    @cached_property
+    def _producer(self) -> Producer:
+        return Producer(producer_properties(self._settings), logger=logger)
+
+    @cached_property
+    def _count(self) -> int:
+        """Partitions of the topic."""
+        counts = partition_counts(self._settings)
+        if self._topic not in counts:
+            ensure_topics(self._settings, [self._topic], partitions=self._wanted, replication=-1, config=CONFIG)
+            logger.info("topic %s made", self._topic)
+        return counts.get(self._topic, self._wanted)
+
+
+def _joined(chunks: dict[int, Message]) -> bytes | None:
+    """The snapshot whose chunks these are; None where some are of another or missing."""
+    first = dict(chunks[0].headers() or []) if 0 in chunks else {}
+    total = int(first.get("total") or b"0")
+    parts = [chunks[number] for number in range(total) if number in chunks]
+    whole = b"".join(part.value() or b"" for part in parts)
+    is_whole = len(parts) == total > 0 and all(dict(part.headers() or []) == first for part in parts)
+    return whole if is_whole and str(zlib.crc32(whole)).encode() == first.get("checksum") else None

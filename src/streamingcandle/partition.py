@@ -1,0 +1,184 @@
+"""One partition of the tick topic in our hands: its book, its clock, its last commit."""
+
+import zlib
+
+import msgspec
+
+from streamingcandle.candles.book import Book, new_book
+from streamingcandle.candles.commit import Commit, Fingerprint
+from streamingcandle.candles.feed_clock import FeedClock
+from streamingcandle.candles.rules import Rules
+from streamingcandle.interfaces import Committed, Letter, Origin, Records
+from streamingcandle.state.snapshot import Snapshot, UnusableError
+
+
+class Topics(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things go. `candles` is in the order of the rules' timeframes."""
+
+    ticks: str
+    candles: tuple[str, ...]
+    dead_letters: str
+    late: str
+
+
+def fingerprint_of(record: Origin, topic_id: str) -> Fingerprint:
+    """What names a log: this record at its place, and the topic's id."""
+    return Fingerprint(record.offset, record.timestamp_ms, zlib.crc32(record.value or b""), topic_id)
+
+
+class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the path needs to know beside the rules. `start`: earliest, latest, session or epoch ms."""
+
+    topics: Topics
+    start: str | int = "earliest"
+    commit_interval_ms: int = 1_000
+    snapshot_interval_ms: int = 30_000
+    is_adopting: bool = False
+    is_until_end: bool = False
+    is_flush: bool = False
+    is_stopped_by_gone: bool = False
+    """Whether offsets gone from the log before we read them end the run."""
+
+
+class InputPartition:
+    """One partition of the tick topic in our hands: its book, its clock, its last commit."""
+
+    def __init__(
+        self, number: int, *, rules: Rules, commit: Commit, start: Committed, fold_from: int, is_idle_counted: bool
+    ) -> None:
+        """Nothing is folded yet; reading begins at `fold_from`, publishing at `start.offset`."""
+        self.number = number
+        self.rules = rules
+        self.commit = commit
+        self.committed = start
+        self.position = fold_from
+        self.letters: list[Letter] = []
+        self.letter_bytes = 0
+        self.foreign_since_ms: int | None = None
+        self.snapshot_offset = commit.snapshot
+        self.snapshot_at_ms = 0
+        self.is_behind_gap = False
+        self.book: Book = new_book(rules, partition=number)
+        self.clock = FeedClock(f_ms=commit.f_ms, e_ms=commit.e_ms, w_ms=commit.w_ms, is_idle_counted=is_idle_counted)
+        self._last: Origin | None = None
+        self._tell_book()
+
+    @property
+    def is_restoring(self) -> bool:
+        """Still folding what was committed before: nothing of it is published again."""
+        return self.position < self.committed.offset
+
+    @property
+    def is_publishing(self) -> bool:
+        """May take part in a commit."""
+        return not self.is_restoring and self.foreign_since_ms is None
+
+    def fold(self, records: Records, topics: Topics, *, now_ms: int, wall_ms: int) -> None:
+        """Fold a batch; keep rejects and late ticks for the commit, unless a former commit has them."""
+        if records.values:
+            if self.is_behind_gap:
+                self.book.lose(records.timestamps_ms[0])
+                self.is_behind_gap = False
+            rejects, late = self.book.fold(records.values, records.timestamps_ms, records.offsets)
+            for index, reason in rejects:
+                self._keep(topics, records.origin(index), topics.dead_letters, "reason", reason)
+            for index, timeframes in late:
+                self._keep(topics, records.origin(index), topics.late, "timeframes", timeframes)
+            self._last = records.origin(len(records.values) - 1)
+        self.position = records.next_offset
+        self.clock.rise(self.book.event_ms(), now_ms=now_ms, wall_ms=wall_ms)
+        self.clock.reach(self.position)
+
+    def skip_gone(self, offset: int) -> None:
+        """Go on at `offset`: what lay before it is gone from the log, and the candles it touched are not complete."""
+        self.position = offset
+        self.is_behind_gap = True
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Take the state of a snapshot; UnusableError, and nothing has changed, when it is none for us."""
+        try:
+            self.book.load(snapshot.book)
+        except ValueError as error:
+            raise UnusableError(str(error)) from error
+        self.position = self.snapshot_offset = snapshot.offset
+
+    def snapshot(self, *, wall_ms: int) -> Snapshot | None:
+        """The state as committed; None between commits and before the first record."""
+        fingerprint = self.commit.fingerprint
+        if fingerprint is None or self.position != self.committed.offset:
+            return None
+        return Snapshot(
+            partition=self.number,
+            offset=self.position,
+            rules=self.rules.digest,
+            fingerprint=fingerprint,
+            written_ms=wall_ms,
+            book=self.book.dump(b""),
+        )
+
+    def _keep(self, topics: Topics, origin: Origin, topic: str, name: str, value: str) -> None:
+        if origin.offset < self.committed.offset:
+            return
+        headers = [
+            *origin.headers,
+            (name, value.encode()),
+            ("source.topic", topics.ticks.encode()),
+            ("source.partition", str(self.number).encode()),
+            ("source.offset", str(origin.offset).encode()),
+            ("source.timestamp", str(origin.timestamp_ms).encode()),
+        ]
+        self.letters.append(Letter(topic, origin.key, origin.value, headers))
+        self.letter_bytes += len(origin.value or b"") + len(origin.key or b"")
+
+    def due_ms(self) -> list[int]:
+        """C' per timeframe: the frontier, or F less the grace where that is later."""
+        f_ms = self.clock.f_ms
+        frontiers_ms = self.commit.frontiers_of(self.rules)
+        return [max(c_ms, f_ms - grace_ms) for c_ms, grace_ms in zip(frontiers_ms, self.rules.grace_ms, strict=True)]
+
+    def next_due_f_ms(self) -> int | None:
+        """The feed time at which the next window is due, if any is held."""
+        ends_ms = zip(self.book.next_ends_ms(), self.rules.grace_ms, strict=True)
+        return min((end_ms + grace_ms for end_ms, grace_ms in ends_ms if end_ms is not None), default=None)
+
+    def has_due(self) -> bool:
+        """Whether a window is due that is not out."""
+        due_f_ms = self.next_due_f_ms()
+        return due_f_ms is not None and due_f_ms <= self.clock.f_ms
+
+    def close(
+        self, *, is_flush: bool, candles_max: int, topic_id: str
+    ) -> tuple[Commit, list[list[tuple[bytes, bytes]]]]:
+        """What a commit at this position says and publishes; changes nothing here."""
+        due_ms = self.due_ms()
+        frontiers_ms, candles = self.book.close(due_ms=due_ms, flush=is_flush, candles_max=candles_max)
+        updated = self.commit.updated(self.rules, frontiers_ms=frontiers_ms, offset=self.position, is_flush=is_flush)
+        last = self._last
+        fingerprint = self.commit.fingerprint if last is None else fingerprint_of(last, topic_id)
+        commit = Commit(
+            f_ms=self.clock.f_ms,
+            e_ms=self.clock.e_ms,
+            w_ms=self.clock.w_ms,
+            frontiers_ms=updated[0],
+            offsets=updated[1],
+            flushed=updated[2],
+            rules=self.rules.digest,
+            fingerprint=fingerprint,
+            snapshot=self.snapshot_offset,
+        )
+        return commit, candles
+
+    def adopt(self, commit: Commit, committed: Committed) -> None:
+        """The commit is in the log: what it held is out."""
+        self.commit = commit
+        self.committed = committed
+        self.letters.clear()
+        self.letter_bytes = 0
+        self._tell_book()
+
+    def _tell_book(self) -> None:
+        self.book.committed(
+            frontiers_ms=self.commit.frontiers_of(self.rules),
+            offsets=self.commit.offsets_of(self.rules, offset=self.committed.offset),
+            flushed=self.commit.flushed_of(self.rules),
+        )

@@ -1,0 +1,196 @@
+"""A partition is taken over where the group's last commit left it: semantics §6, the one way to restore.
+
+The newest snapshot that is a state of this log under these rules, at or before the committed offset; without
+one the log from the start of the trading day. Either way the path folds on from there, silently up to the
+committed offset.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from streamingcandle.candles.book import judge
+from streamingcandle.candles.commit import Commit
+from streamingcandle.candles.rules import Rules
+from streamingcandle.errors import OutsideError, SettingsError
+from streamingcandle.interfaces import Clock, Committed, Log, Snapshots
+from streamingcandle.partition import InputPartition, PathSettings, fingerprint_of
+from streamingcandle.state.snapshot import Snapshot, UnusableError
+
+logger = logging.getLogger(__name__)
+
+DAY_START_MARGIN_MS = 60_000
+"""§6: a tick's event time is at most this far after its record's timestamp."""
+
+
+class Restorer:
+    """Makes an `InputPartition` of what was committed."""
+
+    def __init__(
+        self, log: Log, clock: Clock, rules: Rules, settings: PathSettings, snapshots: Sequence[Snapshots]
+    ) -> None:
+        """`snapshots` in the order in which to look: the nearest first."""
+        self._log = log
+        self._clock = clock
+        self._rules = rules
+        self._settings = settings
+        self._snapshots = snapshots
+
+    def take_over(self, number: int, committed: Committed | None) -> InputPartition:
+        """The partition, to be read from its `position` on. SettingsError: not ours to go on with."""
+        known = None if committed is None else self._known(number, committed)
+        if known is None:
+            start = Committed(max(self._start_offset(number), self._begin(number)), "")
+            partition = self._partition(number, Commit(), start)
+        else:
+            partition = self._partition(number, *known)
+            if not self._load_snapshot(partition):
+                self._fold_from_day_start(partition)
+            if partition.position < self._begin(number):
+                self.skip_gone(partition, self._begin(number))
+        logger.info(
+            "%s: taken over at offset %d, folding from %d",
+            self._name(number),
+            partition.committed.offset,
+            partition.position,
+        )
+        return partition
+
+    def skip_gone(self, partition: InputPartition, offset: int) -> None:
+        """Go on behind records that are gone before we read them. OutsideError where the setting is to stop."""
+        where = f"{self._name(partition.number)}: records {partition.position} to {offset - 1} are gone from the log"
+        if self._settings.is_stopped_by_gone:
+            message = (
+                f"{where}; bring them back, or set STREAMINGCANDLE_GONE_OFFSETS=continue to go on from what is left"
+            )
+            raise OutsideError(message)
+        logger.error("%s: going on from %d; candles they belonged to are marked complete: false", where, offset)
+        partition.skip_gone(offset)
+
+    def _name(self, number: int) -> str:
+        return f"{self._settings.topics.ticks}[{number}]"
+
+    def _begin(self, number: int) -> int:
+        return self._log.begins([number])[number]
+
+    def _partition(self, number: int, commit: Commit, committed: Committed) -> InputPartition:
+        return InputPartition(
+            number,
+            rules=self._rules,
+            commit=commit,
+            start=committed,
+            fold_from=committed.offset,
+            is_idle_counted=not self._settings.is_until_end,
+        )
+
+    # ---- what was committed ----
+
+    def _known(self, number: int, committed: Committed) -> tuple[Commit, Committed] | None:
+        """The commit to go on from; None where it was one of another log."""
+        commit = Commit.decode(committed.metadata)
+        if commit is None:
+            return self._adopted(number, committed), committed
+        if commit.fingerprint is not None and commit.fingerprint.topic_id != self._log.topic_id():
+            logger.error("%s: made anew since the group's last commit: beginning as without one", self._name(number))
+            return None
+        end = self._log.ends([number])[number]
+        if committed.offset > end:
+            logger.error(
+                "%s: ends at %d, before the committed offset %d: records are lost; going on from the end",
+                self._name(number),
+                end,
+                committed.offset,
+            )
+            return commit.lowered(end), Committed(end, committed.metadata)
+        return commit, committed
+
+    def _adopted(self, number: int, committed: Committed) -> Commit:
+        """§6: go on from another program's offset, C = F = the event time there."""
+        if not self._settings.is_adopting:
+            message = (
+                f"{self._name(number)}: the group's offset {committed.offset} was not committed by streamingcandle "
+                "(another program, or an offset reset); run with --adopt to go on from there, or set another "
+                "STREAMINGCANDLE_APPLICATION_ID"
+            )
+            raise SettingsError(message)
+        record = self._log.record_at(number, committed.offset)
+        if record is None:
+            logger.warning("%s: adopting offset %d, where no record is", self._name(number), committed.offset)
+            return Commit()
+        _, _, event_ms = judge(self._rules, [record.value], [record.timestamp_ms])[0]
+        at_ms = record.timestamp_ms if event_ms is None else event_ms
+        logger.warning("%s: adopting offset %d, event time %d ms", self._name(number), committed.offset, at_ms)
+        return Commit(f_ms=at_ms, e_ms=at_ms, w_ms=self._clock.wall_ms())
+
+    def _start_offset(self, number: int) -> int:
+        match self._settings.start:
+            case "earliest":
+                return self._begin(number)
+            case "latest":
+                return self._log.ends([number])[number]
+            case "session":
+                return self._log.offset_at(number, self._rules.calendar.day_start_ms(self._clock.wall_ms()))
+            case timestamp_ms:
+                return self._log.offset_at(number, int(timestamp_ms))
+
+    # ---- the state there ----
+
+    def _load_snapshot(self, partition: InputPartition) -> bool:
+        """Whether a snapshot was loaded; farther stores are asked only while the newest is not found."""
+        usable: list[tuple[Snapshot, str]] = []
+        for store in self._snapshots:
+            usable += [(snapshot, store.name) for snapshot in self._found(store, partition)]
+            usable.sort(key=lambda pair: pair[0].offset, reverse=True)
+            while usable and usable[0][0].offset >= partition.commit.snapshot:
+                if self._is_loaded(partition, *usable.pop(0)):
+                    return True
+        return any(self._is_loaded(partition, snapshot, where) for snapshot, where in usable)
+
+    def _is_loaded(self, partition: InputPartition, snapshot: Snapshot, where: str) -> bool:
+        name = f"{self._name(partition.number)}: snapshot at offset {snapshot.offset} ({where})"
+        try:
+            partition.load(snapshot)
+        except UnusableError as error:
+            logger.warning("%s skipped: %s", name, error)
+            return False
+        logger.info("%s restored", name)
+        return True
+
+    def _found(self, store: Snapshots, partition: InputPartition) -> Iterator[Snapshot]:
+        """The store's snapshots that pass every check but the kernel's own."""
+        name = self._name(partition.number)
+        try:
+            for data in store.load(partition.number):
+                try:
+                    snapshot = Snapshot.decode(data)
+                    self._check(snapshot, partition)
+                except UnusableError as error:
+                    logger.warning("%s: a snapshot (%s) skipped: %s", name, store.name, error)
+                else:
+                    yield snapshot
+        except OutsideError as error:
+            logger.warning("%s: no snapshots from the %s: %s", name, store.name, error)
+
+    def _check(self, snapshot: Snapshot, partition: InputPartition) -> None:
+        """Raises UnusableError where it is not the state of this log at or before the committed offset."""
+        if snapshot.partition != partition.number:
+            raise UnusableError(f"of partition {snapshot.partition}")
+        if snapshot.rules != self._rules.digest:
+            raise UnusableError("written under other rules")
+        if snapshot.offset > partition.committed.offset:
+            raise UnusableError(f"ahead of the committed offset {partition.committed.offset}")
+        if snapshot.fingerprint.topic_id != self._log.topic_id():
+            raise UnusableError("of another topic of that name")
+        record = self._log.record_at(partition.number, snapshot.fingerprint.offset)
+        if record is not None and fingerprint_of(record, snapshot.fingerprint.topic_id) != snapshot.fingerprint:
+            raise UnusableError(f"of another log: the record at {snapshot.fingerprint.offset} differs")
+
+    def _fold_from_day_start(self, partition: InputPartition) -> None:
+        """§6: the start of the trading day that holds the earliest time a tick may still matter at."""
+        commit = partition.commit
+        if commit.e_ms is None:
+            return
+        earliest_ms = min(commit.e_ms - self._rules.late_horizon_ms, *commit.frontiers_of(self._rules))
+        start_ms = self._rules.calendar.day_start_ms(earliest_ms) - DAY_START_MARGIN_MS
+        partition.position = min(partition.committed.offset, self._log.offset_at(partition.number, start_ms))
+        partition.book.raise_event_ms(commit.e_ms)
+        partition.book.freeze(start_ms)
