@@ -84,7 +84,7 @@ class World:
         stores: list[Snapshots] = [FileSnapshots(folder)]
         if self.settings.bootstrap_servers is not None:
             topic = f"{self.settings.text('application_id')}-snapshots"
-            stores.append(KafkaSnapshots(self.kafka(), topic=topic, partitions=len(log.partitions())))
+            stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=len(log.partitions())))
         return stores
 
     def open_log(self, instance: int | None) -> tuple[Log, Instance | None]:

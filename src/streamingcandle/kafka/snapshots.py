@@ -14,7 +14,9 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamingcandle.errors import OutsideError
+from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.client import KafkaSettings, producer_properties, reader_properties
+from streamingcandle.kafka.log import PASSING
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.state.files import SLOTS
 
@@ -22,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 500_000
 """Below every broker's limit of a record."""
-READ_RECORDS_MAX = 100
 CALL_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 3.0
+RETRY_MS = 100
 CONFIG = {
     "cleanup.policy": "compact",
     # Compaction leaves the active segment alone: a small one keeps a restore short.
@@ -40,9 +42,10 @@ class KafkaSnapshots:
 
     name = "snapshots topic"
 
-    def __init__(self, settings: KafkaSettings, *, topic: str, partitions: int) -> None:
+    def __init__(self, settings: KafkaSettings, clock: Clock, *, topic: str, partitions: int) -> None:
         """`partitions`: of the tick topic. Nothing is asked yet."""
         self._settings = settings
+        self._clock = clock
         self._topic = topic
         self._wanted = partitions
         self._slots: dict[int, int] = {}
@@ -101,28 +104,38 @@ class KafkaSnapshots:
         consumer = Consumer(reader_properties(self._settings), logger=logger)
         try:
             place = TopicPartition(self._topic, number, 0)
-            begin, end = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
+            begin, end = self._watermarks(consumer, place)
             place.offset = begin
             consumer.assign([place])
             found = []
             position = begin
             while position < end:
-                messages = consumer.consume(READ_RECORDS_MAX, CALL_TIMEOUT_S)
-                if not messages:
+                message = consumer.poll(CALL_TIMEOUT_S)
+                if message is None:
                     raise OutsideError(f"{self._topic}[{number}]: nothing read for {CALL_TIMEOUT_S:.0f} s")
-                for message in messages:
-                    error = message.error()
-                    if error is None:
-                        found.append(message)
-                    elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
-                        raise OutsideError(f"{self._topic}[{number}]: {error.str()}")
-                    position = max(position, (message.offset() or 0) + (error is None))
+                error = message.error()
+                if error is None:
+                    found.append(message)
+                elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
+                    raise OutsideError(f"{self._topic}[{number}]: {error.str()}")
+                position = max(position, (message.offset() or 0) + (error is None))
         except KafkaException as error:
             raise OutsideError(f"{self._topic}[{number}]: {error.args[0].str()}") from error
         else:
             return found
         finally:
             consumer.close()
+
+    def _watermarks(self, consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+        """A topic just made has no leaders yet."""
+        until_ms = self._clock.monotonic_ms() + CALL_TIMEOUT_S * 1_000
+        while True:
+            try:
+                return consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() not in PASSING or self._clock.monotonic_ms() > until_ms:
+                    raise
+                self._clock.sleep_ms(RETRY_MS)
 
     def close(self) -> None:
         """See `interfaces.Snapshots`."""

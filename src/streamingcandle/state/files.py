@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from streamingcandle.errors import OutsideError
 
 SLOTS = 2
 """While one is written the other stays, whatever happens."""
+CLOSE_TIMEOUT_S = 3.0
 PART_SUFFIX = ".part"
 """A file still being written, or left by a crash."""
 
@@ -51,7 +52,8 @@ class FileSnapshots:
 
     def close(self) -> None:
         """See `interfaces.Snapshots`."""
-        self._writer.shutdown()
+        if self._writing is not None:
+            wait([self._writing], CLOSE_TIMEOUT_S)
 
     def _write(self, partition: int, snapshot: bytes) -> None:
         path = self._by_age(partition)[-1]
