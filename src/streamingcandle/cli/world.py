@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import click
+
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
@@ -116,6 +118,16 @@ def stop_on_signals() -> Callable[[], bool]:
     return lambda: bool(stopping)
 
 
+class _Stderr(logging.Handler):
+    """Asks for stderr at each line: a progress bar stands in for it while it is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            click.echo(self.format(record), err=True)
+        except Exception:  # noqa: BLE001 - a log line never ends the work, as in the standard handlers
+            self.handleError(record)
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -131,6 +143,6 @@ class _JsonLines(logging.Formatter):
 
 def _start_logging(log_format: str, *, is_debug: bool) -> None:
     is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(_JsonLines() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.DEBUG if is_debug else logging.INFO, handlers=[handler], force=True)

@@ -1,5 +1,6 @@
 """Ticks into the tick topic, and candles out of theirs: plain clients outside of the group."""
 
+import logging
 from collections.abc import Iterable, Iterator
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -7,6 +8,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
 from streamingcandle.kafka.client import KafkaSettings, producer_properties, reader_properties
+
+logger = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT_S = 60.0
 READ_TIMEOUT_S = 15.0
@@ -18,7 +21,7 @@ class TickProducer:
     def __init__(self, settings: KafkaSettings) -> None:
         """Connects in the background."""
         self._settings = settings
-        self._producer = Producer(producer_properties(settings))
+        self._producer = Producer(producer_properties(settings), logger=logger)
         self._failed: list[str] = []
 
     def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:

@@ -1,0 +1,58 @@
+"""How far long work is, told on stderr: a bar on a terminal, a log line every few seconds elsewhere."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from streamingcandle.interfaces import Clock
+
+logger = logging.getLogger(__name__)
+
+TELL_EVERY_MS = 5_000
+
+Tell = Callable[[int, int | None], None]
+"""Takes the ticks so far and how much of the total is done, None where there is no total."""
+
+
+@contextmanager
+def progress(clock: Clock, total: int | None) -> Iterator[Tell]:
+    """Show progress towards `total`, in any unit; None where the end is not known. The bar goes at the end."""
+    console = Console(stderr=True)
+    # rich takes more than a terminal for one (FORCE_COLOR), and some terminals for none (TERM=dumb).
+    show = _bar if sys.stderr.isatty() and console.is_interactive else _lines
+    began_ms = clock.monotonic_ms()
+
+    def figures(count: int) -> str:
+        passed_ms = max(1, clock.monotonic_ms() - began_ms)
+        return f"{count:,} ticks, {count * 1_000 // passed_ms:,} a second"
+
+    with show(console, clock, total, figures) as tell:
+        yield tell
+
+
+@contextmanager
+def _bar(console: Console, _clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as shown:
+        task = shown.add_task("0 ticks", total=total)
+        yield lambda count, done: shown.update(task, completed=done, description=figures(count))
+
+
+@contextmanager
+def _lines(_console: Console, clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
+    told_ms = clock.monotonic_ms()
+
+    def tell(count: int, done: int | None) -> None:
+        nonlocal told_ms
+        if clock.monotonic_ms() - told_ms < TELL_EVERY_MS:
+            return
+        told_ms = clock.monotonic_ms()
+        part = "" if done is None or not total else f", {done * 100 // total} %"
+        logger.info("%s%s", figures(count), part)
+
+    yield tell
