@@ -1,6 +1,7 @@
 """The command line: parses, builds the parts, runs. The only place where they meet."""
 
 import logging
+import os
 import sys
 
 import click
@@ -13,7 +14,18 @@ from streamingcandle.errors import StreamingCandleError
 logger = logging.getLogger("streamingcandle")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        """Click's own answer to a reader that went away (`| head`) is exit 1: "a check found something"."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still buffered goes nowhere, or the interpreter would fail on it at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--config", metavar="FILE", help="Settings file (TOML).")
 @click.option("--profile", metavar="NAME", help="development, staging, production or one of the settings file.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug messages.")
@@ -45,7 +57,4 @@ def main() -> None:
             raise
         click.echo(f"streamingcandle: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)

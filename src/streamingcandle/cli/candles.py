@@ -1,9 +1,13 @@
 """`candles`: read candle topics."""
 
 import csv
+import io
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TextIO
 
 import click
 import msgspec
@@ -15,7 +19,7 @@ from streamingcandle.candles.instrument import parse_instrument
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.cli.world import World
-from streamingcandle.errors import SettingsError
+from streamingcandle.errors import OutsideError, SettingsError
 from streamingcandle.kafka.feed import read_key
 from streamingcandle.settings import start_ms
 
@@ -45,12 +49,30 @@ def _time_ms(name: str, text: str | None) -> int | None:
 @click.option("--timeframe", default="1m", show_default=True)
 @click.option("--from", "from_text", metavar="TIME", help="First window start, ISO 8601 with offset.")
 @click.option("--to", "to_text", metavar="TIME", help="Window starts before this.")
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "parquet"]),
+    default="table",
+    show_default=True,
+    help="parquet needs --output.",
+)
+@click.option("--output", metavar="FILE", help="Written whole or not at all.  [default: stdout]")
 @click.pass_obj
 def candles_command(
-    world: World, instrument: str, timeframe: str, from_text: str | None, to_text: str | None, form: str
+    world: World,
+    instrument: str,
+    timeframe: str,
+    from_text: str | None,
+    to_text: str | None,
+    form: str,
+    output: str | None,
 ) -> None:
     """The candles of INSTRUMENT (like N:C:2885), each window as it was published last."""
+    path = None if output in (None, "-") else Path(output)
+    if form == "parquet" and path is None:
+        raise SettingsError("--format parquet: is no text for stdout; give --output FILE")
+    render = _parquet(world) if form == "parquet" else None
     key = str(parse_instrument(instrument)).encode()
     wanted = parse_timeframe(timeframe).label
     labels = [t.label for t in world.settings.timeframes]
@@ -69,18 +91,56 @@ def candles_command(
         for start, candle in sorted(latest.items())
         if (from_ms is None or start >= from_ms) and (to_ms is None or start < to_ms)
     ]
-    _print(chosen, form)
+    if path is None:
+        _write(chosen, form, sys.stdout)
+        # Here a reader that has gone away is noticed and no failure; at the exit it would be one.
+        sys.stdout.flush()
+    elif render is not None:
+        _replace(path, render(chosen))
+    else:
+        text = io.StringIO(newline="")
+        _write(chosen, form, text)
+        _replace(path, text.getvalue().encode())
 
 
-def _print(candles: list[Candle], form: str) -> None:
+def _parquet(world: World) -> Callable[[list[Candle]], bytes]:
+    try:
+        from streamingcandle.cli.parquet import as_parquet  # noqa: PLC0415 - an optional extra
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"--format parquet: {error.name} is not installed; `pip install 'streamingcandle[parquet]'`"
+        ) from error
+    is_whole = world.settings.text("quantity_decimals") == "0"
+    return lambda candles: as_parquet(candles, is_whole=is_whole)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whoever reads the file meanwhile has the old one or the new one, never a part."""
+    try:
+        if path.exists() and not path.is_file():
+            # A device or a pipe has nothing to be replaced.
+            path.write_bytes(data)
+            return
+        # The file behind a link is replaced, not the link.
+        path = path.resolve()
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutsideError(f"{path}: {error.strerror}; name a file that can be written") from error
+
+
+def _write(candles: list[Candle], form: str, out: TextIO) -> None:
     if form == "json":
-        for candle in candles:
-            click.echo(msgspec.json.encode(candle))
+        out.writelines(msgspec.json.encode(candle).decode() + "\n" for candle in candles)
         return
     rows = [json.loads(msgspec.json.encode(candle)) for candle in candles]
     if form == "csv":
         names = [field.encode_name for field in msgspec.structs.fields(Candle)]
-        writer = csv.DictWriter(sys.stdout, names)
+        writer = csv.DictWriter(out, names)
         writer.writeheader()
         writer.writerows(rows)
         return
@@ -92,9 +152,8 @@ def _print(candles: list[Candle], form: str) -> None:
         marks = ("yes" if mark else "no" for mark in (candle.complete, candle.revised))
         start, end = candle.human_readable_start_time[:19], candle.human_readable_end_time[11:19]
         table.add_row(start, end, *map(str, prices), *marks)
-    console = Console()
     # Nobody's terminal sets the width of a file: there every column is whole.
-    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
+    Console(file=out, width=None if out.isatty() else PIPE_WIDTH).print(table)
 
 
 COMMANDS = (candles_command,)
