@@ -7,7 +7,7 @@ is `STREAMINGCANDLE_` and the name in capitals, the key in a TOML file the name 
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +21,7 @@ from streamingcandle.candles.session import load_calendar
 from streamingcandle.candles.timeframe import DEFAULT, Timeframe, parse_timeframes
 from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
+from streamingcandle.kafka.properties import is_known, nearest, refusal
 from streamingcandle.partition import PathSettings, Topics
 
 PREFIX = "STREAMINGCANDLE_"
@@ -277,6 +278,7 @@ class Settings(msgspec.Struct, frozen=True):
             instance=instance,
             ask_ms=self.duration_ms("wait"),
             properties=properties,
+            places={name: _place(name, value.origin) for name, value in self.kafka.items()},
         )
 
 
@@ -304,10 +306,7 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     for origin, layer in layers:
         for name, text in layer.items():
             values[name] = Value(_checked(name, text, origin), origin)
-    kafka = {name: Value(text, "file") for name, text in file_kafka.items()}
-    for variable, text in environment.items():
-        if variable.startswith(KAFKA_PREFIX) and text:
-            kafka[variable.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = Value(text, "environment")
+    kafka = _client_properties(file_kafka, environment, warnings)
     settings = Settings(values, kafka, profile, tuple(warnings))
     settings.rules()
     settings.topics()
@@ -346,6 +345,33 @@ def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> di
     return found
 
 
+def _client_properties(
+    file: Mapping[str, str], environment: Mapping[str, str], warnings: list[str]
+) -> dict[str, Value]:
+    """Each taken by the client library. An orchestrator's own variables (…_KAFKA_SERVICE_HOST) are warnings."""
+    found = {name: Value(text, "file") for name, text in file.items()}
+    for variable, text in environment.items():
+        if not variable.startswith(KAFKA_PREFIX) or not text:
+            continue
+        name = variable.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")
+        if is_known(name):
+            found[name] = Value(text, "environment")
+        else:
+            near = _place(nearest(name), "environment")
+            warnings.append(f"variable {variable} names no client property, ignored; nearest: {near}")
+    for name, value in found.items():
+        reason = refusal(name, value.text)
+        if reason is not None:
+            where = _place(name, value.origin)
+            raise SettingsError(f"{where}={masked(name, value.text)!r} ({value.origin}): {reason}")
+    return found
+
+
+def _place(name: str, origin: str) -> str:
+    """Where a client property was set: the variable, or the key in the file."""
+    return KAFKA_PREFIX + name.upper().replace(".", "_") if origin == "environment" else f"kafka.{name}"
+
+
 def _read_file(path: str | None) -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, str]]:
     """Settings, profiles and client properties of a TOML file."""
     if not path:
@@ -355,7 +381,10 @@ def _read_file(path: str | None) -> tuple[dict[str, str], dict[str, dict[str, st
     except (OSError, ValueError) as error:
         raise SettingsError(f"settings file {path}: {error}") from error
     profiles = {name: _section(path, section) for name, section in data.pop("profile", {}).items()}
-    kafka = {name: _text(value) for name, value in data.pop("kafka", {}).items()}
+    kafka = dict(_dotted(data.pop("kafka", {})))
+    for name in kafka:
+        if not is_known(name):
+            raise SettingsError(f"settings file {path}: unknown client property {name!r}; nearest: {nearest(name)}")
     return _section(path, data), profiles, kafka
 
 
@@ -365,6 +394,15 @@ def _section(path: str, data: dict[str, Any]) -> dict[str, str]:
             nearest = get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
             raise SettingsError(f"settings file {path}: unknown key {name!r}; nearest: {nearest}")
     return {name: _text(value) for name, value in data.items()}
+
+
+def _dotted(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """`ssl.ca.location = …` is tables in a table where the name has no quotes."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{rest}", text) for rest, text in _dotted(value))
+        else:
+            yield name, _text(value)
 
 
 def _text(value: object) -> str:

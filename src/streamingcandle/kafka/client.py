@@ -1,10 +1,17 @@
 """Client properties: our defaults, the user's over them, each only to the client it belongs to."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
+from confluent_kafka import KafkaException
+
+from streamingcandle.errors import SettingsError
+from streamingcandle.kafka.properties import known
 
 Properties = dict[str, str | int | float | bool]
+Client = TypeVar("Client")
 
 COMMON: Properties = {
     "retry.backoff.ms": 100,
@@ -48,42 +55,6 @@ TRANSACTION: Properties = {
     "retry.backoff.ms": 10,
 }
 
-_CONSUMER_ONLY_PREFIXES = (
-    "auto.offset.",
-    "check.crcs",
-    "coordinator.",
-    "enable.auto.",
-    "enable.partition.",
-    "fetch.",
-    "group.",
-    "heartbeat.",
-    "isolation.",
-    "max.partition.",
-    "max.poll.",
-    "partition.assignment.",
-    "queued.",
-    "session.",
-)
-_PRODUCER_ONLY_PREFIXES = (
-    "acks",
-    "batch.",
-    "compression.",
-    "delivery.",
-    "enable.gapless.",
-    "enable.idempotence",
-    "linger.",
-    "message.send.",
-    "message.timeout.",
-    "partitioner",
-    "queue.buffering.",
-    "queuing.",
-    "request.required.",
-    "request.timeout.",
-    "sticky.",
-    "transaction.",
-    "transactional.",
-)
-
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Brokers, names, and the user's client properties (dotted names, applied over our defaults)."""
@@ -96,30 +67,31 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     ask_ms: int = 30_000
     """How long a question is asked again while brokers are away or change their roles."""
     properties: Mapping[str, str] = {}
+    places: Mapping[str, str] = {}
+    """Where the user set each property, `bootstrap.servers` among them."""
 
 
-def is_consumer_only(name: str) -> bool:
-    """Whether a property belongs to consumers alone."""
-    return name.startswith(_CONSUMER_ONLY_PREFIXES)
+def new_client(
+    kind: Callable[..., Client], settings: KafkaSettings, properties: Properties, logger: logging.Logger
+) -> Client:
+    """Make a client. SettingsError where the library takes each property, but not all of them together."""
+    try:
+        return kind(properties, logger=logger)
+    except KafkaException as error:
+        reason = " ".join(error.args[0].str().split())
+        named = [place for name, place in settings.places.items() if name in reason]
+        raise SettingsError(f"{', '.join(named or settings.places.values())}: {reason}") from error
 
 
-def is_producer_only(name: str) -> bool:
-    """Whether a property belongs to producers alone."""
-    return name.startswith(_PRODUCER_ONLY_PREFIXES)
-
-
-def _with_users(settings: KafkaSettings, defaults: Properties, *, consumer: bool, producer: bool) -> Properties:
+def _with_users(settings: KafkaSettings, defaults: Properties, owners: str) -> Properties:
+    """`owners`: whose properties these may be, as `known` tells them."""
     ours: Properties = {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": settings.instance,
         **COMMON,
         **defaults,
     }
-    ours |= {
-        name: value
-        for name, value in settings.properties.items()
-        if (consumer or not is_consumer_only(name)) and (producer or not is_producer_only(name))
-    }
+    ours |= {name: value for name, value in settings.properties.items() if known().get(name, "*") in owners}
     if ours.get("group.protocol") == "consumer":
         # KIP-848: the broker decides these, and refuses a killed member's static id until its session ends.
         for name in (
@@ -136,28 +108,28 @@ def _with_users(settings: KafkaSettings, defaults: Properties, *, consumer: bool
 def consumer_properties(settings: KafkaSettings) -> Properties:
     """For the group's member."""
     names: Properties = {"group.id": settings.group, "group.instance.id": settings.instance}
-    return _with_users(settings, {**CONSUMER, **names}, consumer=True, producer=False)
+    return _with_users(settings, {**CONSUMER, **names}, "C*")
 
 
 def transaction_properties(settings: KafkaSettings) -> Properties:
     """For the producer of candles."""
     names: Properties = {"transactional.id": settings.instance}
-    return _with_users(settings, {**PRODUCER, **TRANSACTION, **names}, consumer=False, producer=True)
+    return _with_users(settings, {**PRODUCER, **TRANSACTION, **names}, "P*")
 
 
 def producer_properties(settings: KafkaSettings) -> Properties:
     """For a producer of ticks."""
-    return _with_users(settings, {**PRODUCER, "enable.idempotence": True}, consumer=False, producer=True)
+    return _with_users(settings, {**PRODUCER, "enable.idempotence": True}, "P*")
 
 
 def admin_properties(settings: KafkaSettings) -> Properties:
     """For questions and topics."""
-    return _with_users(settings, {}, consumer=False, producer=False)
+    return _with_users(settings, {}, "*")
 
 
 def reader_properties(settings: KafkaSettings) -> Properties:
     """For a reader outside of every group: candles, watch."""
-    ours = _with_users(settings, CONSUMER, consumer=True, producer=False)
+    ours = _with_users(settings, CONSUMER, "C*")
     ours["group.id"] = f"{settings.group}-reader"
     ours["auto.offset.reset"] = "earliest"
     ours.pop("group.instance.id", None)

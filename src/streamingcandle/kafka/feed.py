@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
-from streamingcandle.kafka.client import KafkaSettings, producer_properties, reader_properties
+from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class TickProducer:
     def __init__(self, settings: KafkaSettings) -> None:
         """Connects in the background."""
         self._settings = settings
-        self._producer = Producer(producer_properties(settings), logger=logger)
+        self._producer = new_client(Producer, settings, producer_properties(settings), logger)
         self._failed: list[str] = []
 
     def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
@@ -52,7 +52,7 @@ class TickProducer:
 
 def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]:
     """The committed values of one key, in order, up to the end of its partition now."""
-    consumer = Consumer(reader_properties(settings))
+    consumer = new_client(Consumer, settings, reader_properties(settings), logger)
     try:
         metadata = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic]
         if not metadata.partitions:

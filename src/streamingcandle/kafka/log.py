@@ -40,6 +40,7 @@ from streamingcandle.kafka.client import (
     KafkaSettings,
     admin_properties,
     consumer_properties,
+    new_client,
     reader_properties,
     transaction_properties,
 )
@@ -82,8 +83,8 @@ class KafkaLog:
         """Connects in the background; nothing is asked yet."""
         self._settings = settings
         self._clock = clock
-        self._consumer = Consumer(consumer_properties(settings), logger=logger)
-        self._admin = AdminClient(admin_properties(settings), logger=logger)
+        self._consumer = new_client(Consumer, settings, consumer_properties(settings), logger)
+        self._admin = new_client(AdminClient, settings, admin_properties(settings), logger)
         self._producer: Producer | None = None
         self._listener: Listener | None = None
         self._topic_id: str | None = None
@@ -222,7 +223,7 @@ class KafkaLog:
 
     def record_at(self, partition: int, offset: int) -> Origin | None:
         """See `interfaces.Reader`."""
-        reader = Consumer(reader_properties(self._settings), logger=logger)
+        reader = new_client(Consumer, self._settings, reader_properties(self._settings), logger)
         try:
             reader.assign([TopicPartition(self._settings.tick_topic, partition, offset)])
             message = reader.poll(CALL_TIMEOUT_S)
@@ -322,7 +323,7 @@ class KafkaLog:
         self._open_producer()
 
     def _open_producer(self) -> Producer:
-        producer = Producer(transaction_properties(self._settings), logger=logger)
+        producer = new_client(Producer, self._settings, transaction_properties(self._settings), logger)
         try:
             self._again(lambda: producer.init_transactions(CALL_TIMEOUT_S))
         except KafkaException as error:
