@@ -91,6 +91,10 @@ class Member:
         for number in partitions:
             self.positions.pop(number, None)
 
+    def gone(self, partition: int, offset: int) -> None:
+        """See `interfaces.Listener`; no contract takes records away from under a reader."""
+        raise AssertionError((partition, offset))
+
     def poll(self, timeout_s: float) -> int:
         """Poll once, hold the batches to what `Records` promises; how many records came."""
         batches = list(self.log.poll(timeout_s, self))

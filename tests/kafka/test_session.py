@@ -1,6 +1,7 @@
 """A session of ticks through a real broker: the six topics equal the reference, nothing is published twice."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -67,9 +68,9 @@ def test_session_equals_the_reference_and_a_second_run_publishes_nothing(
     count = _candles_equal(broker, topic_prefix)
 
     letters = read_topic(broker.bootstrap, f"{topic_prefix}-app-dead-letters")
-    assert sorted((m.value() or b"") for m in letters) == sorted(value or b"" for value in GARBAGE)
-    reasons = [dict(m.headers() or [])["reason"] for m in letters]
-    assert sorted(reasons) == [b"empty", b"json", b"json", b"json", b"price", b"tombstone"]
+    assert Counter(m.value() or b"" for m in letters) == Counter(value or b"" for value in GARBAGE)
+    reasons = Counter(dict(m.headers() or [])["reason"] for m in letters)
+    assert reasons == {b"empty": 1, b"json": 3, b"price": 1, b"tombstone": 1}
 
     run_well(variables, "run", "--until-end", "--flush")
     assert last_candles(broker.bootstrap, _topics(topic_prefix))[1] == count

@@ -47,7 +47,9 @@ def test_kernel_equals_reference(case: tuple[Rules, list[Record]], cuts: list[in
     reference = Reference(rules)
     verdicts = [reference.fold(record) for record in records]
     book = new_book(rules, partition=0)
-    rejects, late, start = {}, {}, 0
+    rejects: dict[int, str] = {}
+    late: dict[int, tuple[str, ...]] = {}
+    start = 0
     for piece in _pieces(records, cuts):
         rejected, too_late = _fold(book, piece)
         rejects |= {start + index: reason for index, reason in rejected}

@@ -49,6 +49,9 @@ class FromZero:
     def revoked(self, partitions: Sequence[int]) -> None:
         raise AssertionError(partitions)
 
+    def gone(self, partition: int, offset: int) -> None:
+        raise AssertionError((partition, offset))
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

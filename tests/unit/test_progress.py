@@ -66,8 +66,8 @@ def _bars(terminal: OnTerminal) -> Sequence[str]:
 
 def _write_ticks(path: Path, count: int, *, bad: int = 0) -> None:
     text = "".join([json.dumps(TICK) + "\n"] * count + ["{\n"] * bad).encode()
-    endings = {".gz": gzip.compress, ".zst": zstandard.compress}
-    path.write_bytes(endings.get(path.suffix, bytes)(text))
+    packed = {".gz": gzip.compress(text), ".zst": zstandard.compress(text)}
+    path.write_bytes(packed.get(path.suffix, text))
 
 
 @pytest.mark.parametrize("name", ["ticks.jsonl", "ticks.jsonl.gz", "ticks.jsonl.zst"])
