@@ -1,12 +1,17 @@
 """What a user types wrong, and what the commands say: exit codes and one line."""
 
 import json
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from program import environment, run, run_well
 from streamingcandle.candles.candle import decode_candle
+from streamingcandle.cli import cli
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,43 @@ def test_ingest_names_bad_lines_and_goes_on(tmp_path: Path) -> None:
     assert b"ticks.jsonl:2: json" in done.stderr
     assert b"ticks.jsonl:3: instrument" in done.stderr
     assert b"2 ticks into t-ticks, 2 bad lines" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("candles", "streamingcandle candles: Missing argument 'INSTRUMENT'; see `streamingcandle candles --help`"),
+        ("cndles", "streamingcandle: No such command 'cndles'"),
+        ("run --flush", "--flush goes with --until-end"),
+        ("candles N:C:1 --formt csv", "--format"),
+        ("candles N:C:1 --from yesterday", "--from"),
+        ("candles N:C", "N:C"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(tmp_path: Path, arguments: str, said: str) -> None:
+    done = run(environment("t", tmp_path, None), *arguments.split())
+    assert (done.returncode, done.stdout) == (2, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert said in line
+
+
+def _commands(command: click.Command, path: list[str]) -> Iterator[tuple[list[str], click.Command]]:
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    for name, below in command.commands.items():
+        yield from _commands(below, [*path, name])
+
+
+def test_every_help_has_examples_and_they_can_be_typed() -> None:
+    for path, command in _commands(cli, []):
+        shown = command.get_help(click.Context(command))
+        examples = re.findall(r"^ +streamingcandle (.*)$", shown.partition("Examples:")[2], re.MULTILINE)
+        assert examples, path
+        for example in examples:
+            words = shlex.split(example.partition(" < ")[0])
+            assert words[: len(path)] == path
+            command.make_context(path[-1], words[len(path) :])
 
 
 def test_no_broker_is_exit_3(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import click
 
 from streamingcandle import __version__
 from streamingcandle.cli import candles, feed, operate, show
-from streamingcandle.cli.world import World
+from streamingcandle.cli.world import World, examples
 from streamingcandle.errors import StreamingCandleError
 
 logger = logging.getLogger("streamingcandle")
@@ -25,7 +25,11 @@ class _Commands(click.Group):
             return 0
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=examples("demo", "topics ensure", "run"),
+)
 @click.option("--config", metavar="FILE", help="Settings file (TOML).")
 @click.option("--profile", metavar="NAME", help="development, staging, production or one of the settings file.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug messages.")
@@ -43,14 +47,25 @@ for command in (*operate.COMMANDS, *feed.COMMANDS, *candles.COMMANDS, *show.COMM
     cli.add_command(command)
 
 
+def _tell(error: click.ClickException) -> None:
+    """One line, as our own errors are, in place of click's three."""
+    said = " ".join(error.format_message().split()).removesuffix(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "streamingcandle"
+    click.echo(f"{path}: {said}; see `{path} --help`", err=True)
+
+
 def main() -> None:
     """Entry point: our errors are one line on stderr and their exit code."""
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _tell(error)
         sys.exit(error.exit_code)
     except StreamingCandleError as error:
         if "--debug" in sys.argv:

@@ -18,7 +18,7 @@ from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.instrument import parse_instrument
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.candles.timeframe import parse_timeframe
-from streamingcandle.cli.world import World
+from streamingcandle.cli.world import World, examples
 from streamingcandle.errors import OutsideError, SettingsError
 from streamingcandle.kafka.feed import read_key
 from streamingcandle.settings import start_ms
@@ -44,11 +44,18 @@ def _time_ms(name: str, text: str | None) -> int | None:
         raise click.BadParameter("not a time like 2026-01-02T09:15:00+05:30", param_hint=name) from None
 
 
-@click.command("candles")
+@click.command(
+    "candles",
+    epilog=examples(
+        "candles N:C:2885 --timeframe 5m",
+        "candles N:C:2885 --from 2026-01-02T09:15:00+05:30 --format json",
+        "candles N:C:2885 --format parquet --output candles.parquet",
+    ),
+)
 @click.argument("instrument")
-@click.option("--timeframe", default="1m", show_default=True)
-@click.option("--from", "from_text", metavar="TIME", help="First window start, ISO 8601 with offset.")
-@click.option("--to", "to_text", metavar="TIME", help="Window starts before this.")
+@click.option("--timeframe", default="1m", show_default=True, metavar="TIMEFRAME", help="One of those that are run.")
+@click.option("--from", "from_text", metavar="TIME", help="Windows that start at or after this, ISO 8601 with offset.")
+@click.option("--to", "to_text", metavar="TIME", help="Windows that start before this.")
 @click.option(
     "--format",
     "form",
@@ -57,7 +64,7 @@ def _time_ms(name: str, text: str | None) -> int | None:
     show_default=True,
     help="parquet needs --output.",
 )
-@click.option("--output", metavar="FILE", help="Written whole or not at all.  [default: stdout]")
+@click.option("--output", metavar="FILE", show_default="stdout", help="Written whole or not at all.")
 @click.pass_obj
 def candles_command(
     world: World,
@@ -68,7 +75,10 @@ def candles_command(
     form: str,
     output: str | None,
 ) -> None:
-    """The candles of INSTRUMENT (like N:C:2885), each window as it was published last."""
+    """Read the candles of INSTRUMENT, like N:C:2885.
+
+    Each window as it was published last, in order of time.
+    """
     path = None if output in (None, "-") else Path(output)
     if form == "parquet" and path is None:
         raise SettingsError("--format parquet: is no text for stdout; give --output FILE")

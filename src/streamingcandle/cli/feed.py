@@ -16,7 +16,7 @@ import zstandard
 
 from streamingcandle.candles.book import judge
 from streamingcandle.cli.progress import progress
-from streamingcandle.cli.world import World, stop_on_signals
+from streamingcandle.cli.world import World, examples, stop_on_signals
 from streamingcandle.errors import CheckError, OutsideError
 from streamingcandle.simulation.market import Market, session_open_ms, ticks
 
@@ -89,12 +89,19 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, text
 
 
-@click.command("ingest")
+@click.command(
+    "ingest",
+    epilog=examples(
+        "ingest monday.jsonl tuesday.jsonl.gz", "ingest --rate 500 ticks.jsonl.zst", "ingest - < ticks.jsonl"
+    ),
+)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="At most this many ticks a second.")
 @click.pass_obj
 def ingest_command(world: World, files: tuple[str, ...], rate: float | None) -> None:
-    """Put tick records (JSON lines, .gz and .zst too) into the tick topic, keyed by token.
+    """Put tick records into the tick topic, keyed by token.
+
+    JSON lines; .gz and .zst are unpacked, - is standard input.
 
     A bad line is named with its number and passed over; then the exit code is 1.
     """
@@ -152,20 +159,34 @@ def _chunk(name: str, lines: Iterator[tuple[int, bytes]], lines_max: int) -> Chu
         raise OutsideError(f"{name}: {error}; the file is damaged or cut off") from error
 
 
-@click.command("simulate")
-@click.option("--instruments", type=click.IntRange(1, 100_000), default=40, show_default=True)
+@click.command(
+    "simulate",
+    epilog=examples(
+        "simulate", "simulate --instruments 500 --rate 2000", "simulate --date 2026-01-02 --ticks 10000 --speed 0"
+    ),
+)
+@click.option("--instruments", type=click.IntRange(1, 100_000), default=40, show_default=True, help="How many trade.")
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), default=200.0, show_default=True, help="Ticks a second."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed is the same market.")
 @click.option("--date", "date_text", metavar="YYYY-MM-DD", help="A past day from its open on, instead of now.")
-@click.option("--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0: as fast as it goes.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Times the clock; 0: as fast as it goes.",
+)
 @click.option("--ticks", "count", type=click.IntRange(min=1), help="Stop after so many.")
 @click.pass_obj
 def simulate_command(
     world: World, instruments: int, rate: float, seed: int, date_text: str | None, speed: float, count: int | None
 ) -> None:
-    """A realistic feed into the tick topic, until stopped or --ticks are out."""
+    """Put a realistic feed into the tick topic.
+
+    Until it is stopped or --ticks are out.
+    """
     start_ms = world.clock.wall_ms()
     if date_text is not None:
         try:

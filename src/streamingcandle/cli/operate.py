@@ -16,7 +16,7 @@ from rich.table import Table
 
 from streamingcandle import pipeline
 from streamingcandle.candles.candle import Candle, decode_candle
-from streamingcandle.cli.world import World, stop_on_signals
+from streamingcandle.cli.world import World, examples, stop_on_signals
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError, OutsideError
@@ -38,19 +38,16 @@ DEMO_RATE = 20.0
 """Ticks a market second."""
 
 
-@click.command("run")
+@click.command("run", epilog=examples("run", "run --until-end --flush"))
 @click.option("--until-end", is_flag=True, help="Stop when everything now in the log is committed.")
 @click.option("--flush", is_flag=True, help="With --until-end: also publish the windows still open.")
 @click.option("--adopt", is_flag=True, help="Go on from offsets that another program committed for this group.")
 @click.option("--instance", type=click.IntRange(0, 63), help="Be this instance of the host; refused while another is.")
 @click.pass_obj
 def run_command(world: World, *, until_end: bool, flush: bool, adopt: bool, instance: int | None) -> None:
-    r"""Make candles: ticks in, candles out, each exactly once.
+    """Make candles: ticks in, candles out, each exactly once.
 
-    \b
-    Examples:
-      streamingcandle run
-      streamingcandle run --until-end --flush
+    Goes on until SIGTERM, through lost brokers and rebalances.
     """
     if flush and not until_end:
         raise click.UsageError("--flush goes with --until-end")
@@ -100,7 +97,7 @@ def _names(world: World) -> list[str]:
     return [topics.ticks, *topics.candles, topics.dead_letters, topics.late]
 
 
-@topics_group.command("ensure")
+@topics_group.command("ensure", epilog=examples("topics ensure", "topics ensure --partitions 12 --replication 3"))
 @click.option(
     "--partitions", type=click.IntRange(1, 10_000), help="For topics made now (default: setting `partitions`)."
 )
@@ -121,7 +118,7 @@ def ensure_command(world: World, partitions: int | None, replication: int) -> No
         click.echo(f"{name}\t{state}")
 
 
-@topics_group.command("describe")
+@topics_group.command("describe", epilog=examples("topics describe"))
 @click.pass_obj
 def describe_command(world: World) -> None:
     """Each topic and its partitions; exit 1 when one is missing."""
@@ -168,11 +165,14 @@ class _Board:
         return table
 
 
-@click.command("demo")
+@click.command("demo", epilog=examples("demo", "demo --seconds 60"))
 @click.option("--seconds", type=click.FloatRange(1, 3_600), default=20.0, show_default=True, help="How long.")
 @click.pass_obj
 def demo_command(world: World, seconds: float) -> None:
-    """A simulated market of a past day, played fast: ticks to candles, live. Nothing to configure."""
+    """A simulated market to candles, live on screen.
+
+    A past day, played fast, in a log of its own: nothing to configure, nothing left behind.
+    """
     world.settings.rules()
     is_stopping = stop_on_signals()
     console = Console()

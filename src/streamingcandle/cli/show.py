@@ -8,7 +8,7 @@ import click
 import confluent_kafka
 
 from streamingcandle import __version__
-from streamingcandle.cli.world import World
+from streamingcandle.cli.world import World, examples
 from streamingcandle.settings import masked
 
 
@@ -17,12 +17,15 @@ def sessions_group() -> None:
     """Trading sessions."""
 
 
-@sessions_group.command("show")
+@sessions_group.command("show", epilog=examples("sessions show", "sessions show --date 2026-01-02 --exchange N"))
 @click.option("--date", "date_text", metavar="YYYY-MM-DD", help="Default: today.")
 @click.option("--exchange", help="Only this one.")
 @click.pass_obj
 def sessions_command(world: World, date_text: str | None, exchange: str | None) -> None:
-    """The sessions that will be used on a day, by exchange and segment, in the exchange's zone."""
+    """The sessions that will be used on a day.
+
+    By exchange and segment, in the exchange's zone.
+    """
     try:
         day = date.fromisoformat(date_text) if date_text else datetime.now(UTC).date()
     except ValueError:
@@ -51,10 +54,10 @@ def config_group() -> None:
     """Settings."""
 
 
-@config_group.command("show")
+@config_group.command("show", epilog=examples("config show"))
 @click.pass_obj
 def config_command(world: World) -> None:
-    """Each setting, its value and where it comes from; secrets are masked."""
+    """Each setting, its value and its origin; secrets are masked."""
     settings = world.settings
     click.echo(f"profile\t{settings.profile}")
     for name, value in settings.values.items():
@@ -63,7 +66,7 @@ def config_command(world: World) -> None:
         click.echo(f"kafka.{name}\t{masked(name, value.text)}\t{value.origin}")
 
 
-@click.command("version")
+@click.command("version", epilog=examples("version"))
 def version_command() -> None:
     """Versions of this program and of what it stands on."""
     client, library = confluent_kafka.version(), confluent_kafka.libversion()[0]

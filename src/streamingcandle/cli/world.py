@@ -105,6 +105,12 @@ class World:
         return TickProducer(self.kafka())
 
 
+def examples(*lines: str) -> str:
+    """What follows the options in a command's help."""
+    # The backspace is how click is told to leave the lines as they are.
+    return "\n".join(["\b", "Examples:", *(f"  streamingcandle {line}" for line in lines)])
+
+
 def stop_on_signals() -> Callable[[], bool]:
     """True once SIGTERM or SIGINT came; a second one ends the process at once."""
     stopping = []
