@@ -182,6 +182,15 @@ impl Book {
         self.0.instruments()
     }
 
+    fn take_new(&mut self) -> Vec<(String, i64)> {
+        let text = |(name, seen_ms)| String::from_utf8(name).ok().map(|name| (name, seen_ms));
+        self.0.take_new().into_iter().filter_map(text).collect()
+    }
+
+    fn seen_ms(&self, exchange: &str, segment: &str, token: i64) -> Option<i64> {
+        self.0.seen_ms(exchange, segment, token)
+    }
+
     fn dump<'py>(&self, py: Python<'py>, fingerprint: &[u8]) -> Bound<'py, PyBytes> {
         let book = &self.0;
         let dumped = py.detach(|| book.dump(fingerprint));

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::{Reason, Tick, Venues, Verdict, judge, usable};
+use crate::encode::key;
 use crate::fold::{Folded, Freeze, Instrument};
 use crate::rules::Rules;
 use crate::session::DAY_MS;
@@ -69,6 +70,8 @@ pub struct Book {
     /// Windows at or below C that changed since O: (timeframe, slot, start).
     pub(crate) revised: BTreeSet<(usize, u32, i64)>,
     touched: Vec<u32>,
+    /// Slots of instruments not told of yet by `take_new`.
+    fresh: Vec<u32>,
     changes: Vec<(usize, Change)>,
 }
 
@@ -106,6 +109,7 @@ impl Book {
             open: vec![BTreeMap::new(); frames],
             revised: BTreeSet::new(),
             touched: Vec::new(),
+            fresh: Vec::new(),
             changes: Vec::new(),
         }
     }
@@ -211,6 +215,7 @@ impl Book {
         }
         let instrument = Instrument::new(tick.venue, tick.token, self.rules.timeframes.len());
         let slot = self.put(instrument);
+        self.fresh.push(slot);
         self.index.insert(key, slot);
         slot
     }
@@ -330,6 +335,21 @@ impl Book {
         self.index.len()
     }
 
+    /// Instruments met since the last call, and when each was last seen.
+    pub fn take_new(&mut self) -> Vec<(Vec<u8>, i64)> {
+        let slots = std::mem::take(&mut self.fresh);
+        let met = slots.into_iter().filter_map(|slot| self.slots.get(slot as usize)?.as_ref());
+        met.filter_map(|i| Some((key(self.venues.get(i.venue)?, i.token), i.seen_ms))).collect()
+    }
+
+    /// Greatest event time of this instrument's ticks.
+    #[must_use]
+    pub fn seen_ms(&self, exchange: &str, segment: &str, token: i64) -> Option<i64> {
+        let venue = self.venues.list.iter().position(|v| v.exchange == exchange && v.segment == segment)?;
+        let slot = self.index.get(&(u32::try_from(venue).ok()?, token))?;
+        self.slots.get(*slot as usize)?.as_ref().map(|instrument| instrument.seen_ms)
+    }
+
     /// The instruments as a dump carries them, and the way back.
     pub(crate) fn replace_instruments(&mut self, instruments: Vec<Instrument>) {
         self.index.clear();
@@ -337,6 +357,7 @@ impl Book {
         self.touched.clear();
         self.changes.clear();
         self.slots = instruments.into_iter().map(Some).collect();
+        self.fresh = (0_u32..).zip(&self.slots).map(|(slot, _)| slot).collect();
         for (slot, instrument) in (0_u32..).zip(&self.slots) {
             // Of two lives of one instrument the younger comes later and stays in the index.
             if let Some(instrument) = instrument {

@@ -39,6 +39,8 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     offsets: Sequence[int]
     next_offset: int
     origin: Callable[[int], Origin]
+    keyless: Sequence[int] = ()
+    """Indexes of the records without a key, where the topic has more than one partition."""
 
 
 class Committed(msgspec.Struct, frozen=True):

@@ -11,6 +11,9 @@ from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Committed, Letter, Origin, Records
 from streamingcandle.state.snapshot import Snapshot, UnusableError
 
+LAST_MS = 2**62
+"""After every window's end."""
+
 
 class Topics(msgspec.Struct, frozen=True, kw_only=True):
     """Where things go. `candles` is in the order of the rules' timeframes."""
@@ -36,6 +39,8 @@ class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_adopting: bool = False
     is_until_end: bool = False
     is_flush: bool = False
+    is_split_accepted: bool = False
+    """Whether ticks of one instrument in several partitions are warned of and not refused."""
     is_stopped_by_gone: bool = False
     """Whether offsets gone from the log before we read them end the run."""
 
@@ -147,7 +152,7 @@ class InputPartition:
         return due_f_ms is not None and due_f_ms <= self.clock.f_ms
 
     def close(
-        self, *, is_flush: bool, candles_max: int, topic_id: str
+        self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int
     ) -> tuple[Commit, list[list[tuple[bytes, bytes]]]]:
         """What a commit at this position says and publishes; changes nothing here."""
         due_ms = self.due_ms()
@@ -164,6 +169,8 @@ class InputPartition:
             flushed=updated[2],
             rules=self.rules.digest,
             fingerprint=fingerprint,
+            partitions=partitions,
+            open_windows=self.book.count_due([LAST_MS] * len(frontiers_ms)) - self.book.count_due(frontiers_ms),
             snapshot=self.snapshot_offset,
         )
         return commit, candles

@@ -21,6 +21,7 @@ from streamingcandle.interfaces import (
     Transaction,
 )
 from streamingcandle.partition import InputPartition, PathSettings
+from streamingcandle.placement import Placement
 from streamingcandle.restore import Restorer
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Path:
         self.settings = settings
         self.partitions: dict[int, InputPartition] = {}
         self._snapshots = snapshots
+        self._placement = Placement(rules, settings)
         self._restorer = Restorer(log, clock, rules, settings, snapshots)
         self._failing: dict[str, str] = {}
         self._told_at_ms = clock.monotonic_ms()
@@ -62,8 +64,11 @@ class Path:
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Take partitions over where the group's last commit left them: the one way to restore."""
-        committed = self.log.committed(partitions)
+        everybody = self.log.partitions()
+        committed = self.log.committed(everybody)
         for number in partitions:
+            if committed[number] is None:
+                self._placement.check_count(number, len(everybody), committed)
             self.partitions[number] = self._restorer.take_over(number, committed[number])
         return {number: self.partitions[number].position for number in partitions}
 
@@ -104,7 +109,9 @@ class Path:
             if partition is None:
                 continue
             was_restoring = partition.is_restoring
+            self._placement.check_keys(records)
             partition.fold(records, self.settings.topics, now_ms=now_ms, wall_ms=wall_ms)
+            self._placement.check_homes(self.partitions, partition.number)
             if was_restoring and not partition.is_restoring:
                 logger.info("partition %d: restored at offset %d", partition.number, partition.position)
         self._tell_progress(now_ms)
@@ -153,12 +160,14 @@ class Path:
         if self.clock.monotonic_ms() < self._retry_at_ms:
             return False
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
-        topic_id = self.log.topic_id()
+        topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
         candles: list[list[tuple[bytes, bytes]]] = [[] for _ in self.rules.timeframes]
         commits = dict[int, Commit]()
         room = CANDLES_MAX
         for partition in publishing:
-            commit, closed = partition.close(is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id)
+            commit, closed = partition.close(
+                is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id, partitions=partitions
+            )
             commits[partition.number] = commit
             for sheet, records in zip(candles, closed, strict=True):
                 sheet.extend(records)

@@ -123,6 +123,7 @@ SETTINGS: dict[str, Setting] = {
     "late_horizon": Setting("10m", _duration),
     "commit_interval": Setting("1s", _duration),
     "snapshot_interval": Setting("30s", _duration),
+    "partition_check": Setting("refuse", _one_of("refuse", "warn")),
     "gone_offsets": Setting("continue", _one_of("continue", "stop")),
     "future_tolerance": Setting("60s", _duration),
     "after_close": Setting("1s", _duration),
@@ -264,6 +265,7 @@ class Settings(msgspec.Struct, frozen=True):
             start=start if start in ("earliest", "latest", "session") else start_ms(start),
             commit_interval_ms=self.duration_ms("commit_interval"),
             snapshot_interval_ms=self.duration_ms("snapshot_interval"),
+            is_split_accepted=self.text("partition_check") == "warn",
             is_stopped_by_gone=self.text("gone_offsets") == "stop",
             **options,
         )

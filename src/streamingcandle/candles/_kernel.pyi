@@ -89,6 +89,12 @@ class Book:
     def instruments(self) -> int:
         """How many instruments are held."""
 
+    def take_new(self) -> list[tuple[str, int]]:
+        """Instruments met since the last call, and the greatest event time of each one's ticks."""
+
+    def seen_ms(self, exchange: str, segment: str, token: int) -> int | None:
+        """The greatest event time of this instrument's ticks; None where it is not held."""
+
     def dump(self, fingerprint: bytes) -> bytes:
         """The whole state, versioned, with the rules' digest, the fingerprint and a checksum."""
 

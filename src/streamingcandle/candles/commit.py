@@ -42,6 +42,10 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     offsets: dict[str, int] = msgspec.field(name="O", default_factory=dict)
     rules: str = msgspec.field(name="r", default="")
     fingerprint: Fingerprint | None = msgspec.field(name="fp", default=None)
+    partitions: int = msgspec.field(name="n", default=0)
+    """How many the tick topic had."""
+    open_windows: int = msgspec.field(name="w", default=0)
+    """Windows held that are not out."""
     snapshot: int = msgspec.field(name="s", default=0)
     """Offset of the newest snapshot, as far as its writer knows: an older one is worth a look elsewhere."""
 

@@ -84,6 +84,7 @@ class EmbeddedLog:
             offsets=[record.offset for record in found],
             next_offset=self._positions[number],
             origin=_origins(found),
+            keyless=[] if self._count == 1 else [index for index, record in enumerate(found) if record.key is None],
         )
 
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:

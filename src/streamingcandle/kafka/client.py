@@ -33,6 +33,8 @@ CONSUMER: Properties = {
     # fifth of the speed (docs/decisions/0003). A shorter queue holds as well and takes less memory.
     "fetch.queue.backoff.ms": 10,
     "queued.min.messages": 20_000,
+    # Partitions added are noticed this soon.
+    "topic.metadata.refresh.interval.ms": 30_000,
     # Tells of positions behind control records, which no record does.
     "enable.partition.eof": True,
 }

@@ -14,6 +14,7 @@ from typing import Any, cast
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
+    ConsumerGroupState,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -54,6 +55,7 @@ PRODUCE_RECORDS_MAX = 10_000
 CALL_TIMEOUT_S = 10.0
 """One question to a broker."""
 RETRY_MS = 100
+REJOIN_SUFFIX = "-rejoin"
 RECORD_BYTES_MAX = 1_048_588
 """Kafka's default `max.message.bytes`."""
 RECORD_OVERHEAD_BYTES = 2_000
@@ -91,6 +93,7 @@ class KafkaLog:
         self._partitions: list[int] | None = None
         self._limits: dict[str, int] = {}
         self._is_subscribed = False
+        self._is_shared_out = False
 
     # ---- reading ----
 
@@ -98,14 +101,11 @@ class KafkaLog:
         """See `interfaces.Reader`."""
         self._listener = listener
         if not self._is_subscribed:
-            self._consumer.subscribe(
-                [self._settings.tick_topic],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_revoke,
-            )
+            self._subscribe([self._settings.tick_topic])
             self._is_subscribed = True
         first = self._consumer.poll(timeout_s)
+        if not self._is_shared_out and self._consumer.assignment():
+            self._see_shared_out()
         if first is None:
             return []
         messages = [first, *self._consumer.consume(POLL_RECORDS_MAX - 1, 0)]
@@ -114,6 +114,9 @@ class KafkaLog:
             for number, run in groupby(messages, Message.partition)
             for records in self._records(number, list(run))
         ]
+
+    def _subscribe(self, topics: list[str]) -> None:
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     def _records(self, number: int | None, messages: list[Message]) -> list[Records]:
         """The records of one partition's run; marks of its end become positions."""
@@ -133,9 +136,37 @@ class KafkaLog:
                 timestamps_ms=[message.timestamp()[1] for message in messages],
                 offsets=offsets,
                 next_offset=max(position, offsets[-1] + 1 if offsets else 0),
+                keyless=self._keyless(messages),
                 origin=_origins(messages),
             )
         ]
+
+    def _see_shared_out(self) -> None:
+        """See that every partition is somebody's.
+
+        A static member that comes back gets what it had: partitions added while it was away are nobody's, and the
+        client sees no change to rejoin for. Another name in the subscription, of a topic that is not there, makes it.
+        """
+        topic, group = self._settings.tick_topic, self._settings.group
+
+        def describe() -> Any:  # noqa: ANN401 - the client's own types
+            return self._admin.describe_consumer_groups([group], request_timeout=CALL_TIMEOUT_S)[group].result()
+
+        described = self._ask(f"group {group}", describe)
+        if described.state != ConsumerGroupState.STABLE:
+            return
+        owned = {p.partition for member in described.members for p in member.assignment.topic_partitions}
+        self._is_shared_out = owned >= set(self.partitions())
+        if not self._is_shared_out:
+            logger.info("%s: partitions %s are nobody's: rejoining", topic, sorted(set(self.partitions()) - owned))
+            self._is_shared_out = True
+            self._subscribe([topic, f"{topic}{REJOIN_SUFFIX}"])
+
+    def _keyless(self, messages: list[Message]) -> list[int]:
+        """Where all is in one partition a key says nothing."""
+        if len(self.partitions()) == 1:
+            return []
+        return [index for index, message in enumerate(messages) if message.key() is None]
 
     def _position_of(self, message: Message) -> int:
         """The position an end-of-partition mark tells; anything else is the world's failure."""
@@ -158,7 +189,8 @@ class KafkaLog:
                 f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
             )
             raise OutsideError(message_text)
-        logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
+        if message.topic() != f"{self._settings.tick_topic}{REJOIN_SUFFIX}":
+            logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
         return 0
 
     def _skip_gone(self, number: int, offset: int, error: KafkaError) -> int:
@@ -180,6 +212,7 @@ class KafkaLog:
         assert self._listener is not None
         if not assigned:
             return
+        self._partitions = None  # some may have been added
         offsets = self._listener.assigned([partition.partition for partition in assigned])
         topic = self._settings.tick_topic
         consumer.incremental_assign([TopicPartition(topic, number, offset) for number, offset in offsets.items()])

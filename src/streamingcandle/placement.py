@@ -1,0 +1,82 @@
+"""One instrument, one partition: what a candle rests on, checked (semantics §6).
+
+Two books that each see a part of an instrument's ticks would both publish its windows, and both wrongly.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from streamingcandle.candles.book import judge
+from streamingcandle.candles.commit import Commit
+from streamingcandle.candles.instrument import parse_instrument
+from streamingcandle.candles.rules import Rules
+from streamingcandle.errors import SettingsError
+from streamingcandle.interfaces import Committed, Records
+from streamingcandle.partition import InputPartition, PathSettings
+
+logger = logging.getLogger(__name__)
+
+CHOICE = "or set STREAMINGCANDLE_PARTITION_CHECK=warn to go on with candles that may be split"
+
+
+class Placement:
+    """Knows which of our partitions each instrument is in; refuses, or by setting warns."""
+
+    def __init__(self, rules: Rules, settings: PathSettings) -> None:
+        """Nothing is known yet."""
+        self._rules = rules
+        self._settings = settings
+        self._homes: dict[str, int] = {}
+        self._told: set[str] = set()
+
+    def check_keys(self, records: Records) -> None:
+        """A tick without a key went to any partition: SettingsError names the first such record."""
+        for index in records.keyless:
+            record = records.origin(index)
+            reason, instrument, _ = judge(self._rules, [record.value], [record.timestamp_ms])[0]
+            if reason is None and instrument is not None:
+                where = f"{self._settings.topics.ticks}[{records.partition}]@{record.offset}"
+                self._refuse(
+                    "keyless",
+                    f"{where}: a tick of {instrument} without a key, so its ticks may be in any partition; "
+                    f"key the records by token, {CHOICE}",
+                )
+                return
+
+    def check_homes(self, partitions: Mapping[int, InputPartition], number: int) -> None:
+        """SettingsError names an instrument that trades in two of our partitions on one day."""
+        for name, seen_ms in partitions[number].book.take_new():
+            home = self._homes.get(name, number)
+            if home != number and home in partitions and self._is_same_day(name, partitions[home], seen_ms):
+                self._refuse(
+                    name,
+                    f"{self._settings.topics.ticks}: {name} is in partitions {home} and {number}: its producers "
+                    "do not agree on the partitioner or its key changed; let all use murmur2 (Java's default; "
+                    f"librdkafka: partitioner=murmur2_random) and one key, {CHOICE}",
+                )
+            self._homes[name] = number
+
+    def check_count(self, number: int, count: int, committed: Mapping[int, Committed | None]) -> None:
+        """SettingsError where partition `number` was added while another had windows open: its instruments moved."""
+        commits = [Commit.decode(found.metadata) for found in committed.values() if found is not None]
+        known = [commit for commit in commits if commit is not None and commit.partitions]
+        before = max((commit.partitions for commit in known), default=count)
+        if number >= before and any(commit.open_windows for commit in known):
+            self._refuse(
+                f"added {number}",
+                f"{self._settings.topics.ticks}: partitions were added ({before}, now {count}) while windows are open, "
+                f"and keys went elsewhere in the middle of them; stop the feed until they are out, {CHOICE}",
+            )
+
+    def _is_same_day(self, name: str, other: InputPartition, seen_ms: int) -> bool:
+        instrument = parse_instrument(name)
+        other_ms = other.book.seen_ms(instrument.exchange, instrument.segment, instrument.token)
+        schedule = self._rules.calendar.schedule(instrument.exchange, instrument.segment)
+        return other_ms is not None and schedule.trading_day(other_ms) == schedule.trading_day(seen_ms)
+
+    def _refuse(self, about: str, message: str) -> None:
+        if not self._settings.is_split_accepted:
+            raise SettingsError(message)
+        if about not in self._told:
+            self._told.add(about)
+            logger.warning("%s", message)
