@@ -32,6 +32,8 @@ class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
     topics: Topics
     start: str | int = "earliest"
     commit_interval_ms: int = 1_000
+    candles_max: int = 20_000
+    """Candles in one transaction (about 10 MB): more would hold up readers and risk its timeout."""
     snapshot_interval_ms: int = 30_000
     is_adopting: bool = False
     is_until_end: bool = False

@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 POLL_MAX_MS = 500
 """A stop is heeded and a rebalance noticed at least this often."""
-CANDLES_MAX = 20_000
-"""Candles in one transaction (about 10 MB): more would hold up readers and risk its timeout."""
 BACKLOG_RECORDS = 5_000
 """A poll that brings as many leaves more behind: then closing waits for the interval or a full transaction."""
 LETTER_BYTES_MAX = 8_000_000
@@ -146,7 +144,7 @@ class Path:
         if is_caught_up:
             return any(partition.has_due() for partition in publishing)
         due = sum(partition.book.count_due(partition.due_ms()) for partition in publishing)
-        return due >= CANDLES_MAX
+        return due >= self.settings.candles_max
 
     def commit(self, *, is_flush: bool = False) -> bool:
         """One transaction over all partitions assigned now; false when it did not come about."""
@@ -156,7 +154,7 @@ class Path:
         topic_id = self.log.topic_id()
         candles: list[list[tuple[bytes, bytes]]] = [[] for _ in self.rules.timeframes]
         commits = dict[int, Commit]()
-        room = CANDLES_MAX
+        room = self.settings.candles_max
         for partition in publishing:
             commit, closed = partition.close(is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id)
             commits[partition.number] = commit
