@@ -12,7 +12,7 @@ from streamingcandle.simulation.broker import Transaction
 from streamingcandle.simulation.process import Process
 from streamingcandle.simulation.run import DEAD_LETTERS, LATE, Outcome, candle_topic
 from streamingcandle.simulation.story import RECOVERY_MS
-from streamingcandle.simulation.truth import TrueClock, Truth, Versions, Window, record_of, visible_ms
+from streamingcandle.simulation.truth import TrueClock, Truth, Versions, Window, record_of
 
 BOUND_MS = 6_000
 """From the moment a candle is due in quiet times to its commit: 2 s for another host's clock, twice 0.9 s for how wrong
@@ -30,6 +30,7 @@ class Finding(msgspec.Struct, frozen=True):
     where: str
 
     def __str__(self) -> str:
+        """One line."""
         return f"{self.what}: {self.where}"
 
 
@@ -50,7 +51,7 @@ class _Audit:
         self.number = number
         self.truth = Truth(outcome.broker.ticks[number])
         self.versions = Versions(self.story.rules(self.story.final), number)
-        self.clock = TrueClock()
+        self.clock, self.reader_clock = TrueClock(), TrueClock()
         self.visible_ms: dict[int, int] = {}
         self.read = 0
         self.commit = Commit()
@@ -60,14 +61,16 @@ class _Audit:
         """Timeframes added later: C and O they began with."""
         self.letters: Counter[tuple[str, int, str]] = Counter()
         self.said_ms: dict[tuple[Window, int], int] = {}
-        self.closed: dict[Window, int] = {}
 
     def findings(self) -> list[Finding]:
         found: list[Finding] = []
         for transaction in self.outcome.broker.landed:
             if self.number in transaction.offsets:
                 found += self._commit(transaction, transaction.offsets[self.number])
-        self._fold_to(self.truth.end, None)
+        self._fold_to(self.truth.end, None, self.outcome.calm_end_ms)
+        for label in self.story.timeframes:
+            if label not in self.commit.frontiers_ms:
+                self.newcomers[label] = (self.commit.f_ms, self.offset)
         found += self._caught_up()
         found += self._last_candles()
         found += self._letters()
@@ -112,20 +115,21 @@ class _Audit:
             fallen = [label for label, value in old.items() if new.get(label, -1) < value]
             if fallen:
                 yield self._finding(f"{name} fell", f"{where}: {fallen} {old} {new}")
-        self._fold_to(committed.offset, author.plan.timeframes)
+        self._fold_to(committed.offset, author.plan.timeframes, transaction.ended_ms)
         yield from self._clock(transaction, commit, committed.offset, where)
         for label in author.plan.timeframes:
             yield from self._timeframe(transaction, commit, label, where)
         self.commit, self.offset = commit, committed.offset
 
-    def _fold_to(self, offset: int, labels: tuple[str, ...] | None) -> None:
-        """Fold the reference; `labels` are the timeframes of the commit that has these records' letters."""
+    def _fold_to(self, offset: int, labels: tuple[str, ...] | None, read_ms: int) -> None:
+        """Fold the reference; the commit at `read_ms`, which has these records' letters, ran these timeframes."""
         while self.read < len(self.truth.records) and self.truth.records[self.read].offset < offset:
             entry = self.truth.records[self.read]
             self.read += 1
             verdict = self.versions.fold(record_of(entry))
-            self.clock.take(entry, verdict)
-            self.visible_ms[entry.offset] = visible_ms(self.truth, entry)
+            self.visible_ms[entry.offset] = self.truth.visible_ms(entry)
+            self.clock.take(entry, verdict, entry.appended_ms)
+            self.reader_clock.take(entry, verdict, read_ms)
             if labels is None:
                 continue
             if verdict.kind == "rejected":
@@ -151,18 +155,15 @@ class _Audit:
             self.newcomers[label] = (before.f_ms, self.offset)
         was_ms, is_ms = before.frontiers_ms.get(label, before.f_ms), commit.frontiers_ms.get(label, 0)
         since, flushed = before.offsets.get(label, self.offset), before.flushed.get(label, 0)
-        is_flush = commit.flushed.get(label, 0) != flushed
         if is_ms > max(was_ms, commit.f_ms - author.plan.grace_ms):
             yield self._finding("C ahead of F", f"{where}: {label}")
+        until_ms = is_ms if commit.flushed.get(label, 0) == flushed else 1 << 62
         wanted = {}
         for window, candle in self.versions.latest.items():
-            if window[1] != label or self.closed.get(window) == candle.source_offset:
-                continue
             end_ms, source = candle.window_end_millis, candle.source_offset
-            if (end_ms <= is_ms or is_flush) and source >= (since if end_ms <= was_ms else flushed):
+            is_pending = end_ms <= until_ms and source >= (since if end_ms <= was_ms else flushed)
+            if window[1] == label and is_pending:
                 wanted[window] = candle
-            elif end_ms <= is_ms:
-                self.closed[window] = source
         published = [each for each in self.candles[id(transaction)] if each[0][1] == label]
         for window, candle, _ in published:
             self.said_ms.setdefault((window, candle.source_offset), transaction.ended_ms)
@@ -234,7 +235,7 @@ class _Audit:
             from_ms, offset = self.newcomers.get(window[1], (0, 0))
             if candle.window_end_millis <= from_ms and candle.source_offset < offset:
                 continue
-            due_ms = self.clock.reaches_ms(candle.window_end_millis + self.story.final.grace_ms)
+            due_ms = self.reader_clock.reaches_ms(candle.window_end_millis + self.story.final.grace_ms, self.truth)
             if due_ms is None:
                 continue
             seen_ms = self.visible_ms[candle.source_offset]

@@ -107,6 +107,12 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     number: int
 
 
+class Night(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Whatever still runs ends: a leap in time follows."""
+
+    at_ms: int
+
+
 class Heal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """All trouble ends; every instance runs from now on, under one plan."""
 
@@ -114,7 +120,7 @@ class Heal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     plan: Plan
 
 
-Event = Tick | Upstream | Start | Stop | Kill | Freeze | Doubt | Lag | Step | Share | Heal
+Event = Tick | Upstream | Start | Stop | Kill | Freeze | Doubt | Lag | Step | Share | Night | Heal
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):

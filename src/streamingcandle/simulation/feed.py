@@ -71,7 +71,7 @@ class Feed:
         kind = rng.choices(kinds, (1.0, how.behind, how.late, how.repeat, how.odd, how.ahead))[0]
         if kind == "repeat" and paper.last and not self._is_long:
             return self._record(at_ms, timestamp_ms, paper.last)
-        if kind == "odd" and rng.random() < 0.3:  # noqa: PLR2004 the rest is odd in its fields
+        if kind == "odd" and rng.random() < 0.3:  # the rest is odd in its fields
             return self._record(at_ms, timestamp_ms, rng.choice(GARBAGE))
         event_ms = self._event_ms(kind, timestamp_ms, paper, floor_ms)
         value = self._value(kind, paper, event_ms)
@@ -104,7 +104,7 @@ class Feed:
         elif kind == "ahead":
             event_ms += rng.choice((500, 2_000, 2_001, 10_000, 60_000, WIDE_MS))
         event_ms = max(event_ms, floor_ms)
-        if rng.random() < 0.1:  # noqa: PLR2004 two ticks of one moment
+        if rng.random() < 0.1:  # two ticks of one moment
             event_ms = max(floor_ms, paper.event_ms or event_ms)
         paper.event_ms = event_ms
         return event_ms
@@ -132,7 +132,7 @@ class Feed:
         }
         if moves == "none":
             del fields["TotalQty"]
-        if self._is_long or rng.random() < 0.8:  # noqa: PLR2004 most say their name
+        if self._is_long or rng.random() < 0.8:  # most say their name
             fields["companyName"] = paper.name
         if kind == "odd":
             fields |= rng.choice(

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from random import Random
 
 from streamingcandle.simulation.clock import ProcessClock, VirtualTime
-from streamingcandle.simulation.log import Fate, SimulatedLog
 from streamingcandle.simulation.events import Plan
+from streamingcandle.simulation.log import Fate, SimulatedLog
 
 RECORDS_MAX = 200
 """Records of a partition in one poll, where nothing is slow."""
@@ -76,7 +76,7 @@ class Process:
         on_end: Callable[["Process"], None],
         on_freeze: Callable[["Process"], None],
     ) -> None:
-        """Not running yet; `on_end` is told when it runs no more, however that came, `on_freeze` when it stands still."""
+        """Not running yet; `on_end` is told when it runs no more, for whatever reason, `on_freeze` when it freezes."""
         self.instance = instance
         self.life = life
         self.plan = plan
@@ -205,7 +205,7 @@ class Process:
 
     def is_arrived(self) -> bool:
         """See `Host`."""
-        return self._rng.random() < 0.5  # noqa: PLR2004 as likely as not
+        return self._rng.random() < 0.5  # as likely as not
 
     def records_max(self) -> int:
         """See `Host`."""

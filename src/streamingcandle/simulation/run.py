@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -13,9 +13,10 @@ import msgspec
 from streamingcandle import pipeline
 from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import OwnedError
-from streamingcandle.interfaces import Clock, Log, Transaction
+from streamingcandle.interfaces import Clock, Listener, Log, Records, Transaction
 from streamingcandle.pipeline import PathSettings, Topics
-from streamingcandle.simulation.broker import Broker, Upstream as OpenUpstream
+from streamingcandle.simulation.broker import Broker
+from streamingcandle.simulation.broker import Upstream as OpenUpstream
 from streamingcandle.simulation.clock import VirtualTime
 from streamingcandle.simulation.events import (
     Doubt,
@@ -24,6 +25,7 @@ from streamingcandle.simulation.events import (
     Heal,
     Kill,
     Lag,
+    Night,
     Plan,
     Share,
     Start,
@@ -34,13 +36,13 @@ from streamingcandle.simulation.events import (
     Upstream,
 )
 from streamingcandle.simulation.log import SimulatedLog
-from streamingcandle.simulation.process import RECORDS_MAX, Process
-from streamingcandle.simulation.story import RECOVERY_MS
+from streamingcandle.simulation.process import Process
 
 SESSION_MS = 4_000
 """A member that is not heard of for this long loses its place."""
 TAIL_MS = 45_000
 """How long the story goes on after the last event, RECOVERY_MS included."""
+SPINS_MAX = 50
 STOP_MS_MAX = 20_000
 FLUSH_MS_MAX = 60_000
 DEAD_LETTERS, LATE = "dead-letters", "late"
@@ -73,10 +75,19 @@ class Witness(SimulatedLog):
         super().__init__(broker, host)
         self._faults = faults
         self._who = f"{host.instance} life {host.life}"
-        self._ticks = broker.ticks
+        self._spins = 0
+
+    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+        """See `interfaces.Reader`. Who asks again and again without waiting, for nothing, wastes a core."""
+        batches = list(super().poll(timeout_s, listener))
+        self._spins = 0 if batches or timeout_s > 0 else self._spins + 1
+        if self._spins == SPINS_MAX:
+            self._faults.append(f"{self._who}: polls without waiting, and without need")
+        return batches
 
     def commit(self, transaction: Transaction) -> None:
         """See `interfaces.Publisher`."""
+        self._spins = 0
         partitions = getattr(self.listener, "partitions", {})
         for number in transaction.offsets:
             ledger = partitions[number].book.ledger()
@@ -124,6 +135,9 @@ class Stage:
                 names = sorted(self.broker.group.identities())
                 Random(number).shuffle(names)
                 self.broker.group.share_out(names)
+            case Night():
+                for each in list(self._all):
+                    each.end()
             case Heal(plan=plan):
                 self._heal(plan)
             case _:

@@ -13,13 +13,13 @@ from streamingcandle.simulation.events import (
     Heal,
     Kill,
     Lag,
+    Night,
     Plan,
     Share,
     Start,
     Step,
     Stop,
     Story,
-    Tick,
     Upstream,
 )
 from streamingcandle.simulation.feed import Feed
@@ -38,6 +38,9 @@ MONDAY_UTC_MS = 3 * DAY_MS + (5 * 60 + 30) * 60_000
 """No tick of the second act may lie before: a restart without snapshots begins there, as the semantics say."""
 RECOVERY_MS = 15_000
 """After the trouble has ended: sessions run out, transactions left open as well, books are restored."""
+FATES: tuple[Fate, ...] = ("aborts", "lands unsaid", "is lost", "lands later")
+NIGHT_MS = 20_000
+"""After an act whoever has not stopped by himself is ended."""
 MINUTE_MS = 60_000
 
 
@@ -65,9 +68,9 @@ class _Teller:
         self._instances = tuple(f"i{number}" for number in range(rng.choice((1, 1, 1, 2, 2, 3, 4))))
         self._timeframes = self._order(set(rng.sample(LENGTHS, rng.randint(1, 4))))
         self._horizon_ms = rng.choice(HORIZONS_MS)
-        self._is_long = rng.random() < 0.15  # noqa: PLR2004 most stories are of one day
-        self._has_steps = rng.random() < 0.15  # noqa: PLR2004 and have honest clocks
-        self._is_static = rng.random() < 0.7  # noqa: PLR2004 the default of the product is the most told
+        self._is_long = rng.random() < 0.15  # most stories are of one day
+        self._has_steps = rng.random() < 0.15  # and have honest clocks
+        self._is_static = rng.random() < 0.7  # the default of the product is the most told
         lengths_ms = [parse_timeframe(label).length_ms for label in self._timeframes]
         self._feeds = [
             Feed(rng, number, horizon_ms=self._horizon_ms, lengths_ms=lengths_ms, is_long=self._is_long)
@@ -97,11 +100,12 @@ class _Teller:
         rng = self._rng
         clock = "15:29" if self._is_long else rng.choice(MOMENTS)
         start_ms = MIDNIGHT_MS + (int(clock[:2]) * 60 + int(clock[3:])) * MINUTE_MS + rng.randrange(30_000)
-        self._plan = self._changed_plan() if rng.random() < 0.3 else self._plan  # noqa: PLR2004 some begin with less
+        self._plan = self._changed_plan() if rng.random() < 0.3 else self._plan  # some begin with less
         end_ms = self._act(start_ms, floor_ms=0, length_ms=rng.randint(20_000, 80_000))
         if self._is_long:
             for instance in self._instances:
                 self._add(rng.choice((Stop(at_ms=end_ms, instance=instance), self._kill(end_ms, instance))))
+            self._add(Night(at_ms=end_ms + NIGHT_MS))
             monday_ms = MIDNIGHT_MS + NEXT_MORNING_MS + rng.randrange(50_000)
             end_ms = self._act(monday_ms, floor_ms=MIDNIGHT_MS + MONDAY_UTC_MS, length_ms=rng.randint(20_000, 80_000))
         final = msgspec.structs.replace(self._plan, timeframes=self._timeframes, grace_ms=self._grace_ms())
@@ -115,7 +119,7 @@ class _Teller:
             timeframes=self._timeframes,
             late_horizon_ms=self._horizon_ms,
             future_ms=60_000,
-            is_flushed=rng.random() < 0.5,  # noqa: PLR2004 the others end as services do
+            is_flushed=rng.random() < 0.5,  # the others end as services do
             has_steps=self._has_steps,
             final=final,
             events=tuple(sorted(self._events, key=lambda event: event.at_ms)),
@@ -128,7 +132,7 @@ class _Teller:
         """A stretch of time with a market and with trouble; returns its end."""
         rng = self._rng
         end_ms = start_ms + length_ms
-        is_silent = rng.random() < 0.4  # noqa: PLR2004 the trouble goes on when the feed has stopped
+        is_silent = rng.random() < 0.4  # the trouble goes on when the feed has stopped
         silent_ms = rng.randint(start_ms + length_ms // 2, end_ms) if is_silent else end_ms
         for number in range(self._partitions):
             self._market(number, start_ms, silent_ms, floor_ms=floor_ms)
@@ -144,7 +148,7 @@ class _Teller:
     def _calm(self, start_ms: int, *, floor_ms: int) -> None:
         """After the trouble: the market goes on for a while, or each partition sees one last tick, or nothing comes."""
         rng = self._rng
-        if rng.random() < 0.5:  # noqa: PLR2004 half of the time the feed has ended
+        if rng.random() < 0.5:  # half of the time the feed has ended
             for number in range(self._partitions):
                 self._market(number, start_ms, start_ms + RECOVERY_MS + 20_000, floor_ms=floor_ms)
         if self._has_steps:
@@ -157,21 +161,21 @@ class _Teller:
         rng, feed = self._rng, self._feeds[number]
         upstream: Upstream | None = None
         pause_ms = rng.choice((250, 700, 2_000))
-        is_transactional = rng.random() < 0.3  # noqa: PLR2004 most feeds know no transactions
+        is_transactional = rng.random() < 0.3  # most feeds know no transactions
         at_ms = float(start_ms)
         while (at_ms := at_ms + rng.expovariate(1 / pause_ms)) < end_ms:
             now_ms = int(at_ms)
-            if rng.random() < 0.01:  # noqa: PLR2004 now and then nothing comes for a while
+            if rng.random() < 0.01:  # now and then nothing comes for a while
                 at_ms += rng.randint(1_000, 30_000)
             tick = feed.tick(now_ms, floor_ms)
-            if upstream is not None and rng.random() < 0.1:  # noqa: PLR2004 ten ticks a transaction
+            if upstream is not None and rng.random() < 0.1:  # ten ticks a transaction
                 self._decide(upstream, now_ms)
                 upstream = None
-            elif is_transactional and upstream is None and rng.random() < 0.2:  # noqa: PLR2004 not all of them
+            elif is_transactional and upstream is None and rng.random() < 0.2:  # not all of them
                 self._upstreams += 1
                 upstream = Upstream(at_ms=now_ms, partition=number, number=self._upstreams, state="open")
                 self._add(upstream)
-            if upstream is not None and rng.random() < 0.8:  # noqa: PLR2004 another program writes there too
+            if upstream is not None and rng.random() < 0.8:  # another program writes there too
                 tick = msgspec.structs.replace(tick, upstream=upstream.number)
             self._add(tick)
         if upstream is not None:
@@ -202,8 +206,7 @@ class _Teller:
             duration_ms = rng.choice((1_000, 5_000, 5_000, 8_000, 20_000))
             self._add(Freeze(at_ms=at_ms, instance=instance, calls=rng.randint(1, 12), duration_ms=duration_ms))
         elif kind == "doubt":
-            fates: tuple[Fate, ...] = ("aborts", "lands unsaid", "is lost", "lands later")
-            chosen = tuple(rng.choice(fates) for _ in range(rng.choice((1, 1, 2, 3))))
+            chosen = tuple(rng.choice(FATES) for _ in range(rng.choice((1, 1, 2, 3))))
             self._add(Doubt(at_ms=at_ms, instance=instance, fates=chosen))
         elif kind == "lag":
             self._add(Lag(at_ms=at_ms, instance=instance, records_max=rng.choice((0, 1, 1, 2))))
@@ -236,7 +239,7 @@ class _Teller:
         if kind in ("deploy", "roll"):
             self._plan = self._changed_plan()
         for instance in self._instances:
-            if kind == "roll" and rng.random() < 0.5:  # noqa: PLR2004 the others still run under the old ones
+            if kind == "roll" and rng.random() < 0.5:  # the others still run under the old ones
                 continue
             self._add(rng.choice((Stop(at_ms=at_ms, instance=instance), self._kill(at_ms, instance))))
             if kind == "flush" and instance == self._instances[0]:
