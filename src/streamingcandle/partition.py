@@ -144,9 +144,10 @@ class InputPartition:
         return min((end_ms + grace_ms for end_ms, grace_ms in ends_ms if end_ms is not None), default=None)
 
     def has_due(self) -> bool:
-        """Whether a window is due that is not out."""
+        """Whether a window is due that is not out, or a timeframe came back and may have changed since it last ran."""
         due_f_ms = self.next_due_f_ms()
-        return due_f_ms is not None and due_f_ms <= self.clock.f_ms
+        offsets = self.commit.offsets_of(self.rules, offset=self.committed.offset)
+        return (due_f_ms is not None and due_f_ms <= self.clock.f_ms) or min(offsets) < self.committed.offset
 
     def close(
         self, *, is_flush: bool, candles_max: int, topic_id: str

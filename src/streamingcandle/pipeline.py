@@ -162,7 +162,8 @@ class Path:
                 sheet.extend(records)
                 room -= len(records)
         changed = [p for p in publishing if p.position > p.committed.offset]
-        if not changed and not any(candles):
+        # What is due may be out already, by a flush: then the frontier alone has to rise, or it stays due for ever.
+        if not changed and not any(candles) and not any(partition.has_due() for partition in publishing):
             return True
         transaction = Transaction(
             candles=[
@@ -235,7 +236,7 @@ class Path:
         return False
 
     def has_reached(self, goal: Mapping[int, int]) -> bool:
-        """Whether every partition is read up to its goal by us, or committed up to it by another member."""
+        """Whether every partition is read up to its goal by us, or committed or flushed up to it by another member."""
         for number, end in goal.items():
             partition = self.partitions.get(number)
             if partition is not None:
@@ -245,7 +246,14 @@ class Path:
                 committed = self.log.committed([number])[number]
                 if committed is None or committed.offset < end:
                     return False
+                if self.settings.is_flush and not self._is_flushed(committed, end):
+                    return False
         return True
+
+    def _is_flushed(self, committed: Committed, end: int) -> bool:
+        """A commit alone may have left windows open: the partition must become ours, or be flushed by another."""
+        commit = Commit.decode(committed.metadata)
+        return commit is not None and min(commit.flushed_of(self.rules)) >= end
 
     def finish(self) -> bool:
         """Publish what is due, and with `is_flush` what is open; true when nothing is left to do."""
