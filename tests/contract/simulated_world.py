@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from threading import RLock
-from typing import Any
 
 from contract.world import Member, Published, Tick
 from streamingcandle.candles.murmur2 import partition_of
@@ -109,7 +108,7 @@ class SimulatedWorld:
 
     def open_log(self) -> Log:
         """See `LogWorld`."""
-        log: Any = SimulatedLog(self._broker, RealHost(self._clock))
+        log: Log = SimulatedLog(self._broker, RealHost(self._clock))
         self._logs.append(log)
         return log
 

@@ -12,13 +12,16 @@ from typing import Any
 
 import msgspec
 
-from streamingcandle import pipeline
+from streamingcandle import partition as partition_module
 from streamingcandle.candles import feed_clock
+from streamingcandle.candles.book import new_book
 from streamingcandle.candles.commit import Commit
 from streamingcandle.candles.feed_clock import FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Records
-from streamingcandle.pipeline import InputPartition, Path, Topics
+from streamingcandle.partition import InputPartition, Topics
+from streamingcandle.pipeline import Path
+from streamingcandle.restore import Restorer
 from streamingcandle.simulation.log import SimulatedLog
 from streamingcandle.simulation.search import cores, findings, pin
 
@@ -34,7 +37,6 @@ _assigned, _commit, _fold, _close, _updated = (
     InputPartition.close,
     Commit.updated,
 )
-_new_book = pipeline.new_book
 
 
 # ---- the feed clock
@@ -145,11 +147,15 @@ def _believed_landed(self: Path, _transaction: object) -> bool:
 # ---- the book
 
 
-def _fold_from_open(self: Path, commit: Commit) -> int:
-    assert commit.e_ms is not None
-    earliest_ms = min(commit.e_ms - self.rules.late_horizon_ms, *commit.frontiers_of(self.rules))
-    schedule = self.rules.calendar.schedule("N", "C")
-    return schedule.sessions(schedule.trading_day(earliest_ms))[0][0]
+def _fold_from_open(self: Restorer, partition: InputPartition) -> None:
+    schedule = self._rules.calendar.schedule("N", "C")
+    e_ms = partition.commit.e_ms
+    if e_ms is not None:
+        earliest_ms = min(e_ms - self._rules.late_horizon_ms, *partition.commit.frontiers_of(self._rules))
+        open_ms = schedule.sessions(schedule.trading_day(earliest_ms))[0][0]
+        partition.position = min(partition.committed.offset, self._log.offset_at(partition.number, open_ms))
+        partition.book.raise_event_ms(e_ms)
+        partition.book.freeze(open_ms)
 
 
 def _fold_forgetting(self: InputPartition, records: Records, topics: Topics, **when: int) -> None:
@@ -169,8 +175,8 @@ class _OneTotal:
 
     def __init__(self, rules: Rules, partition: int) -> None:
         shortest = msgspec.structs.replace(rules, timeframes=rules.timeframes[:1], grace_ms=rules.grace_ms[:1])
-        self._shortest = _new_book(shortest, partition=partition)
-        self._book = _new_book(rules, partition=partition)
+        self._shortest = new_book(shortest, partition=partition)
+        self._book = new_book(rules, partition=partition)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._book, name)
@@ -205,10 +211,10 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "an old book kept under a fresh epoch": ((Path, "revoked", _revoked_kept), (Path, "assigned", _assigned_kept)),
     "the producer kept after a commit in doubt": ((Path, "_settle", _not_settled),),
     "a settled commit believed to have landed": ((Path, "_settle", _believed_landed),),
-    "the fold started at the session's open": ((Path, "_fold_start_ms", _fold_from_open),),
+    "the fold started at the session's open": ((Restorer, "_fold_from_day_start", _fold_from_open),),
     "a window forgotten within a batch": ((InputPartition, "fold", _fold_forgetting),),
     "letters kept over a commit": ((InputPartition, "adopt", _adopt_with_letters),),
-    "one running total over all timeframes": ((pipeline, "new_book", _book_of_one_total),),
+    "one running total over all timeframes": ((partition_module, "new_book", _book_of_one_total),),
 }
 
 

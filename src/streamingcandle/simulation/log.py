@@ -9,6 +9,7 @@ from streamingcandle.interfaces import (
     InDoubtError,
     Listener,
     NotCommittedError,
+    Origin,
     Records,
     Transaction,
 )
@@ -139,6 +140,12 @@ class SimulatedLog:
         """See `interfaces.Reader`."""
         self._host.reach("offset_at")
         return self._broker.ticks[partition].offset_at(timestamp_ms)
+
+    def record_at(self, partition: int, offset: int) -> Origin | None:
+        """See `interfaces.Reader`."""
+        self._host.reach("record_at")
+        found, _ = self._broker.ticks[partition].read(offset, 1)
+        return found[0] if found and found[0].offset == offset else None
 
     def partitions(self) -> Sequence[int]:
         """See `interfaces.Reader`."""

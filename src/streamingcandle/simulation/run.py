@@ -14,7 +14,7 @@ from streamingcandle import pipeline
 from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import OwnedError
 from streamingcandle.interfaces import Clock, Listener, Log, Records, Transaction
-from streamingcandle.pipeline import PathSettings, Topics
+from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.simulation.broker import Broker
 from streamingcandle.simulation.broker import Upstream as OpenUpstream
 from streamingcandle.simulation.clock import VirtualTime
