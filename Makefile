@@ -5,9 +5,11 @@ export UV_PYTHON_DOWNLOADS := never
 UV_VERSION := 0.13.9
 PYTHON ?= python3
 BIN := .venv/bin
+SEEDS ?= 1000
+START ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix kafka
+.PHONY: help setup demo test simulate lint fix kafka
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -30,6 +32,9 @@ kafka:
 test: setup kafka  ## every test, on a real Kafka broker too
 	cargo test --quiet --locked --manifest-path rust/Cargo.toml
 	$(BIN)/pytest
+
+simulate: setup  ## SEEDS=n stories from START=s on; BUGS=1: how many seeds each planted bug takes
+	@$(if $(BUGS),PYTHONPATH=tests $(BIN)/python -m simulation.bugs,$(BIN)/python -m streamingcandle.simulation --seeds $(SEEDS) --start $(START))
 
 lint: setup  ## what CI holds the code to
 	$(BIN)/ruff format --check .

@@ -35,6 +35,8 @@ class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
     topics: Topics
     start: str | int = "earliest"
     commit_interval_ms: int = 1_000
+    candles_max: int = 20_000
+    """Candles in one transaction (about 10 MB): more would hold up readers and risk its timeout."""
     snapshot_interval_ms: int = 30_000
     is_adopting: bool = False
     is_until_end: bool = False
@@ -147,9 +149,10 @@ class InputPartition:
         return min((end_ms + grace_ms for end_ms, grace_ms in ends_ms if end_ms is not None), default=None)
 
     def has_due(self) -> bool:
-        """Whether a window is due that is not out."""
+        """Whether a window is due that is not out, or a timeframe came back and may have changed since it last ran."""
         due_f_ms = self.next_due_f_ms()
-        return due_f_ms is not None and due_f_ms <= self.clock.f_ms
+        offsets = self.commit.offsets_of(self.rules, offset=self.committed.offset)
+        return (due_f_ms is not None and due_f_ms <= self.clock.f_ms) or min(offsets) < self.committed.offset
 
     def close(
         self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int

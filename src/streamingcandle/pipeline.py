@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 POLL_MAX_MS = 500
 """A stop is heeded and a rebalance noticed at least this often."""
-CANDLES_MAX = 20_000
-"""Candles in one transaction (about 10 MB): more would hold up readers and risk its timeout."""
 BACKLOG_RECORDS = 5_000
 """A poll that brings as many leaves more behind: then closing waits for the interval or a full transaction."""
 LETTER_BYTES_MAX = 8_000_000
@@ -153,7 +151,7 @@ class Path:
         if is_caught_up:
             return any(partition.has_due() for partition in publishing)
         due = sum(partition.book.count_due(partition.due_ms()) for partition in publishing)
-        return due >= CANDLES_MAX
+        return due >= self.settings.candles_max
 
     def commit(self, *, is_flush: bool = False) -> bool:
         """One transaction over all partitions assigned now; false when it did not come about."""
@@ -163,7 +161,7 @@ class Path:
         topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
         candles: list[list[tuple[bytes, bytes]]] = [[] for _ in self.rules.timeframes]
         commits = dict[int, Commit]()
-        room = CANDLES_MAX
+        room = self.settings.candles_max
         for partition in publishing:
             commit, closed = partition.close(
                 is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id, partitions=partitions
@@ -173,7 +171,8 @@ class Path:
                 sheet.extend(records)
                 room -= len(records)
         changed = [p for p in publishing if p.position > p.committed.offset]
-        if not changed and not any(candles):
+        # What is due may be out already, by a flush: then the frontier alone has to rise, or it stays due for ever.
+        if not changed and not any(candles) and not any(partition.has_due() for partition in publishing):
             return True
         transaction = Transaction(
             candles=[
@@ -246,7 +245,7 @@ class Path:
         return False
 
     def has_reached(self, goal: Mapping[int, int]) -> bool:
-        """Whether every partition is read up to its goal by us, or committed up to it by another member."""
+        """Whether every partition is read up to its goal by us, or committed or flushed up to it by another member."""
         for number, end in goal.items():
             partition = self.partitions.get(number)
             if partition is not None:
@@ -256,7 +255,14 @@ class Path:
                 committed = self.log.committed([number])[number]
                 if committed is None or committed.offset < end:
                     return False
+                if self.settings.is_flush and not self._is_flushed(committed, end):
+                    return False
         return True
+
+    def _is_flushed(self, committed: Committed, end: int) -> bool:
+        """A commit alone may have left windows open: the partition must become ours, or be flushed by another."""
+        commit = Commit.decode(committed.metadata)
+        return commit is not None and min(commit.flushed_of(self.rules)) >= end
 
     def finish(self) -> bool:
         """Publish what is due, and with `is_flush` what is open; true when nothing is left to do."""

@@ -7,13 +7,14 @@ import pytest
 
 from contract.embedded_world import EmbeddedWorld
 from contract.kafka_world import KafkaWorld
+from contract.simulated_world import SimulatedWorld
 from contract.world import LogWorld
 
 NewWorld = Callable[[int], LogWorld]
 """Makes a world whose topics have that many partitions."""
 
 
-@pytest.fixture(params=["embedded", "kafka"])
+@pytest.fixture(params=["embedded", "simulated", "kafka"])
 def new_world(request: pytest.FixtureRequest, tmp_path: Path, topic_prefix: str) -> Iterator[NewWorld]:
     """Make worlds of one kind, ended with the test. No broker is started for a world without one."""
     worlds: list[LogWorld] = []
@@ -23,6 +24,8 @@ def new_world(request: pytest.FixtureRequest, tmp_path: Path, topic_prefix: str)
         world: LogWorld
         if request.param == "embedded":
             world = EmbeddedWorld(tmp_path / name, partitions)
+        elif request.param == "simulated":
+            world = SimulatedWorld(partitions)
         else:
             world = KafkaWorld(request.getfixturevalue("broker"), name, partitions)
         worlds.append(world)

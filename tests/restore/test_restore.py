@@ -1,6 +1,7 @@
 """Whatever has become of the snapshots, the candles are the reference's, and the log says what was used."""
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cache
@@ -158,6 +159,12 @@ def _damage_book(session: Session) -> None:
     _change(session, book=found.book[:-5])
 
 
+def _damage_version(session: Session) -> None:
+    for path in session.snapshots():
+        data = path.read_bytes()
+        path.write_bytes(data[:5] + b"\x01" + data[6:])
+
+
 def _unreadable(session: Session) -> None:
     for path in session.snapshots():
         path.unlink()
@@ -168,6 +175,7 @@ SABOTAGE: dict[str, tuple[Callable[[Session], None], str]] = {
     "missing": (_delete, "folding from 0"),
     "truncated": (_truncate, "skipped: damaged: checksum"),
     "bit-flipped": (_flip_bit, "skipped: damaged: checksum"),
+    "version-flipped": (_damage_version, "skipped: damaged: checksum"),
     "scribbled": (_scribble, "skipped: no snapshot"),
     "other-rules": (lambda s: _change(s, rules="0" * 16), "skipped: written under other rules"),
     "other-partition": (lambda s: _change(s, partition=5), "skipped: of partition 5"),
@@ -209,7 +217,8 @@ def test_the_one_before_is_used_where_the_youngest_is_damaged(session: Session) 
 def test_an_older_program_stops_at_a_newer_format(session: Session) -> None:
     path = session.snapshots()[0]
     data = path.read_bytes()
-    path.write_bytes(data[:4] + (VERSION + 1).to_bytes(2, "little") + data[6:])
+    newer = (VERSION + 1).to_bytes(2, "little")
+    path.write_bytes(data[:4] + newer + zlib.crc32(newer + data[10:]).to_bytes(4, "little") + data[10:])
     with pytest.raises(SettingsError, match=f"format {VERSION + 1}, this program reads up to {VERSION}"):
         session.run()
 

@@ -37,27 +37,32 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     book: bytes
 
     def encode(self) -> bytes:
-        """Magic, version, checksum of the rest, the rest."""
+        """Magic, version, checksum of the version and the rest, the rest: so far alike in every version."""
         body = zstandard.ZstdCompressor(_COMPRESSION_LEVEL).compress(msgspec.msgpack.encode(self))
-        return b"".join((MAGIC, VERSION.to_bytes(2, "little"), zlib.crc32(body).to_bytes(4, "little"), body))
+        version = VERSION.to_bytes(2, "little")
+        return b"".join((MAGIC, version, _checksum(version, body), body))
 
     @classmethod
     def decode(cls, data: bytes) -> "Snapshot":
         """Raises UnusableError for bytes that are damaged, SettingsError where a newer program wrote them."""
         if not data.startswith(MAGIC) or len(data) < _HEAD_BYTES:
             raise UnusableError("no snapshot, or cut off")
-        version = int.from_bytes(data[4:6], "little")
+        version, body = int.from_bytes(data[4:6], "little"), data[_HEAD_BYTES:]
+        # Before the version is believed: a flipped bit there must not stop the service.
+        if _checksum(data[4:6], body) != data[6:10]:
+            raise UnusableError("damaged: checksum")
         if version > VERSION:
             message = (
                 f"snapshot of format {version}, this program reads up to {VERSION}: a newer streamingcandle ran here; "
                 "start that one, or delete the snapshots to begin from the log"
             )
             raise SettingsError(message)
-        body = data[_HEAD_BYTES:]
-        if zlib.crc32(body) != int.from_bytes(data[6:10], "little"):
-            raise UnusableError("damaged: checksum")
         try:
             packed = zstandard.ZstdDecompressor().decompress(body, max_output_size=_STATE_BYTES_MAX)
             return msgspec.msgpack.decode(packed, type=cls)
         except (zstandard.ZstdError, msgspec.DecodeError) as error:
             raise UnusableError(f"damaged: {error}") from error
+
+
+def _checksum(version: bytes, body: bytes) -> bytes:
+    return zlib.crc32(body, zlib.crc32(version)).to_bytes(4, "little")

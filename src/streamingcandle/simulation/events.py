@@ -1,0 +1,161 @@
+"""What may happen in a story. Times are epoch ms; an instance is a place that one process after the other takes."""
+
+import msgspec
+
+from streamingcandle.candles.rules import Rules
+from streamingcandle.candles.session import Calendar, load_calendar
+from streamingcandle.candles.timeframe import parse_timeframe
+from streamingcandle.simulation.log import Fate
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process is run: the settings, and what its host is like."""
+
+    timeframes: tuple[str, ...]
+    grace_ms: int
+    commit_interval_ms: int = 1_000
+    candles_max: int = 20_000
+    is_until_end: bool = False
+    is_flush: bool = False
+    is_static: bool = True
+    """Whether its place in the group waits for it, and its successor gets it at once."""
+    wall_error_ms: int = 0
+    slow_calls: float = 0.1
+    """How many of its calls take time."""
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A record for the tick topic, in the upstream transaction of that number, behind a gap."""
+
+    at_ms: int
+    partition: int
+    timestamp_ms: int
+    value: bytes | None
+    upstream: int | None = None
+    gap: int = 0
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """An upstream transaction begins (`open`), or is `committed` or `aborted`."""
+
+    at_ms: int
+    partition: int
+    number: int
+    state: str
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A process is started; one of the same instance that runs still is not asked."""
+
+    at_ms: int
+    instance: str
+    plan: Plan
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """SIGTERM: what is due is committed first."""
+
+    at_ms: int
+    instance: str
+
+
+class Kill(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The process dies at one of its next calls."""
+
+    at_ms: int
+    instance: str
+    calls: int
+
+
+class Freeze(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The process stands still for a time, from one of its next calls on."""
+
+    at_ms: int
+    instance: str
+    calls: int
+    duration_ms: int
+
+
+class Doubt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What becomes of the next commits."""
+
+    at_ms: int
+    instance: str
+    fates: tuple[Fate, ...]
+
+
+class Lag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From now on a poll brings at most so many records of a partition; 0: none at all."""
+
+    at_ms: int
+    instance: str
+    records_max: int
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The host's wall clock is set."""
+
+    at_ms: int
+    instance: str
+    wall_error_ms: int
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The group shares the partitions out anew, in another order."""
+
+    at_ms: int
+    number: int
+
+
+class Night(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Whatever still runs ends: a leap in time follows."""
+
+    at_ms: int
+
+
+class Heal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """All trouble ends; every instance runs from now on, under one plan."""
+
+    at_ms: int
+    plan: Plan
+
+
+Event = Tick | Upstream | Start | Stop | Kill | Freeze | Doubt | Lag | Step | Share | Night | Heal
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """What a seed stands for."""
+
+    seed: int
+    start_ms: int
+    partitions: int
+    instances: tuple[str, ...]
+    timeframes: tuple[str, ...]
+    """All that any process of the story runs; the last ones run these."""
+    late_horizon_ms: int
+    future_ms: int
+    is_flushed: bool
+    """Whether the story ends with a flush."""
+    has_steps: bool
+    """Whether wall clocks go wrong by more than the semantics allow for."""
+    final: Plan
+    events: tuple[Event, ...]
+
+    def rules(self, plan: Plan) -> Rules:
+        """The rules of a process under this plan."""
+        return Rules(
+            timeframes=tuple(parse_timeframe(label) for label in plan.timeframes),
+            grace_ms=(plan.grace_ms,) * len(plan.timeframes),
+            calendar=CALENDAR,
+            late_horizon_ms=self.late_horizon_ms,
+            future_ms=self.future_ms,
+        )
+
+
+def _calendar() -> Calendar:
+    rows = load_calendar().rows
+    return Calendar(rows=tuple(row for row in rows if row.kind == "weekly" and row.exchange in ("N", "M", "NYSE")))
+
+
+CALENDAR = _calendar()
+"""The shipped sessions of the exchanges that the stories trade at."""

@@ -1,0 +1,249 @@
+"""One seed, one story: what is traded, who runs when, and what goes wrong."""
+
+from random import Random
+
+import msgspec
+
+from streamingcandle.candles.session import DAY_MS
+from streamingcandle.candles.timeframe import parse_timeframe
+from streamingcandle.simulation.events import (
+    Doubt,
+    Event,
+    Freeze,
+    Heal,
+    Kill,
+    Lag,
+    Night,
+    Plan,
+    Share,
+    Start,
+    Step,
+    Stop,
+    Story,
+    Upstream,
+)
+from streamingcandle.simulation.feed import Feed
+from streamingcandle.simulation.log import Fate
+
+MIDNIGHT_MS = 1_767_292_200_000
+"""Friday, 2026-01-02, 00:00 in India."""
+MOMENTS = ("08:58", "09:14", "09:14", "11:00", "11:00", "15:28", "15:29", "23:53", "05:29")
+"""Where something begins or ends, in India; at 05:30 it is midnight UTC."""
+LENGTHS = ("5s", "10s", "10s", "30s", "1m", "1m", "2m", "5m")
+HORIZONS_MS = (15_000, 30_000, 60_000, 600_000)
+GRACES_MS = (0, 500, 1_000, 1_000, 3_000, 10_000)
+NEXT_MORNING_MS = 3 * DAY_MS + (9 * 60 + 14) * 60_000
+"""Monday, a minute before the open."""
+MONDAY_UTC_MS = 3 * DAY_MS + (5 * 60 + 30) * 60_000
+"""No tick of the second act may lie before: a restart without snapshots begins there, as the semantics say."""
+RECOVERY_MS = 15_000
+"""After the trouble has ended: sessions run out, transactions left open as well, books are restored."""
+FATES: tuple[Fate, ...] = ("aborts", "lands unsaid", "is lost", "lands later")
+NIGHT_MS = 20_000
+"""After an act whoever has not stopped by himself is ended."""
+MINUTE_MS = 60_000
+
+
+def tell(seed: int) -> Story:
+    """The story of a seed."""
+    return _Teller(seed).story()
+
+
+def prefix(story: Story, length: int) -> Story:
+    """The story's first events; all trouble ends right after them."""
+    events = story.events[:length]
+    if any(isinstance(event, Heal) for event in events):
+        return msgspec.structs.replace(story, events=events)
+    at_ms = events[-1].at_ms if events else story.start_ms
+    return msgspec.structs.replace(story, events=(*events, Heal(at_ms=at_ms + 1, plan=story.final)))
+
+
+class _Teller:
+    def __init__(self, seed: int) -> None:
+        self._rng = rng = Random(f"story-{seed}")
+        self._seed = seed
+        self._events: list[Event] = []
+        self._upstreams = 0
+        self._partitions = rng.choice((1, 1, 2, 3))
+        self._instances = tuple(f"i{number}" for number in range(rng.choice((1, 1, 1, 2, 2, 3, 4))))
+        self._timeframes = self._order(set(rng.sample(LENGTHS, rng.randint(1, 4))))
+        self._horizon_ms = rng.choice(HORIZONS_MS)
+        self._is_long = rng.random() < 0.15  # most stories are of one day
+        self._has_steps = rng.random() < 0.15  # and have honest clocks
+        self._is_static = rng.random() < 0.7  # the default of the product is the most told
+        lengths_ms = [parse_timeframe(label).length_ms for label in self._timeframes]
+        self._feeds = [
+            Feed(rng, number, horizon_ms=self._horizon_ms, lengths_ms=lengths_ms, is_long=self._is_long)
+            for number in range(self._partitions)
+        ]
+        self._trouble = rng.choice((0.3, 1.0, 1.0, 2.0))
+        self._plan = Plan(
+            timeframes=self._timeframes,
+            grace_ms=self._grace_ms(),
+            commit_interval_ms=rng.choice((300, 1_000, 1_000, 5_000)),
+            candles_max=rng.choice((20_000, 20_000, 20_000, 3)),
+            is_static=self._is_static,
+            slow_calls=rng.choice((0.0, 0.05, 0.3)),
+        )
+
+    def _order(self, labels: set[str]) -> tuple[str, ...]:
+        return tuple(sorted(labels, key=lambda label: parse_timeframe(label).length_ms))
+
+    def _grace_ms(self) -> int:
+        return self._rng.choice([grace_ms for grace_ms in GRACES_MS if grace_ms < self._horizon_ms])
+
+    def _host_plan(self) -> Plan:
+        """The plan of the day, on a host whose clock is nearly right."""
+        return msgspec.structs.replace(self._plan, wall_error_ms=self._rng.randint(-900, 900))
+
+    def story(self) -> Story:
+        rng = self._rng
+        clock = "15:29" if self._is_long else rng.choice(MOMENTS)
+        start_ms = MIDNIGHT_MS + (int(clock[:2]) * 60 + int(clock[3:])) * MINUTE_MS + rng.randrange(30_000)
+        self._plan = self._changed_plan() if rng.random() < 0.3 else self._plan  # some begin with less
+        end_ms = self._act(start_ms, floor_ms=0, length_ms=rng.randint(20_000, 80_000))
+        if self._is_long:
+            for instance in self._instances:
+                self._add(rng.choice((Stop(at_ms=end_ms, instance=instance), self._kill(end_ms, instance))))
+            self._add(Night(at_ms=end_ms + NIGHT_MS))
+            monday_ms = MIDNIGHT_MS + NEXT_MORNING_MS + rng.randrange(50_000)
+            end_ms = self._act(monday_ms, floor_ms=MIDNIGHT_MS + MONDAY_UTC_MS, length_ms=rng.randint(20_000, 80_000))
+        final = msgspec.structs.replace(self._plan, timeframes=self._timeframes, grace_ms=self._grace_ms())
+        self._add(Heal(at_ms=end_ms, plan=final))
+        self._calm(end_ms + 1, floor_ms=MIDNIGHT_MS + MONDAY_UTC_MS if self._is_long else 0)
+        return Story(
+            seed=self._seed,
+            start_ms=start_ms,
+            partitions=self._partitions,
+            instances=self._instances,
+            timeframes=self._timeframes,
+            late_horizon_ms=self._horizon_ms,
+            future_ms=60_000,
+            is_flushed=rng.random() < 0.5,  # the others end as services do
+            has_steps=self._has_steps,
+            final=final,
+            events=tuple(sorted(self._events, key=lambda event: event.at_ms)),
+        )
+
+    def _add(self, event: Event) -> None:
+        self._events.append(event)
+
+    def _act(self, start_ms: int, *, floor_ms: int, length_ms: int) -> int:
+        """A stretch of time with a market and with trouble; returns its end."""
+        rng = self._rng
+        end_ms = start_ms + length_ms
+        is_silent = rng.random() < 0.4  # the trouble goes on when the feed has stopped
+        silent_ms = rng.randint(start_ms + length_ms // 2, end_ms) if is_silent else end_ms
+        for number in range(self._partitions):
+            self._market(number, start_ms, silent_ms, floor_ms=floor_ms)
+        for instance in self._instances:
+            self._add(Start(at_ms=start_ms + rng.choice((0, 0, 10_000)), instance=instance, plan=self._host_plan()))
+        at_ms = float(start_ms)
+        while (at_ms := at_ms + rng.expovariate(self._trouble / 8_000)) < end_ms:
+            self._trouble_at(int(at_ms))
+        # Who would come back later does not: between the acts and after the trouble it is quiet.
+        self._events = [event for event in self._events if event.at_ms <= end_ms]
+        return end_ms
+
+    def _calm(self, start_ms: int, *, floor_ms: int) -> None:
+        """After the trouble: the market goes on for a while, or each partition sees one last tick, or nothing comes."""
+        rng = self._rng
+        if rng.random() < 0.5:  # half of the time the feed has ended
+            for number in range(self._partitions):
+                self._market(number, start_ms, start_ms + RECOVERY_MS + 20_000, floor_ms=floor_ms)
+        if self._has_steps:
+            for feed in self._feeds:
+                self._add(feed.closing(start_ms + RECOVERY_MS + 20_001))
+
+    # ---- the market
+
+    def _market(self, number: int, start_ms: int, end_ms: int, *, floor_ms: int) -> None:
+        rng, feed = self._rng, self._feeds[number]
+        upstream: Upstream | None = None
+        pause_ms = rng.choice((250, 700, 2_000))
+        is_transactional = rng.random() < 0.3  # most feeds know no transactions
+        at_ms = float(start_ms)
+        while (at_ms := at_ms + rng.expovariate(1 / pause_ms)) < end_ms:
+            now_ms = int(at_ms)
+            if rng.random() < 0.01:  # now and then nothing comes for a while
+                at_ms += rng.randint(1_000, 30_000)
+            tick = feed.tick(now_ms, floor_ms)
+            if upstream is not None and rng.random() < 0.1:  # ten ticks a transaction
+                self._decide(upstream, now_ms)
+                upstream = None
+            elif is_transactional and upstream is None and rng.random() < 0.2:  # not all of them
+                self._upstreams += 1
+                upstream = Upstream(at_ms=now_ms, partition=number, number=self._upstreams, state="open")
+                self._add(upstream)
+            if upstream is not None and rng.random() < 0.8:  # another program writes there too
+                tick = msgspec.structs.replace(tick, upstream=upstream.number)
+            self._add(tick)
+        if upstream is not None:
+            self._decide(upstream, end_ms)
+
+    def _decide(self, upstream: Upstream, at_ms: int) -> None:
+        state = self._rng.choice(("committed", "committed", "aborted"))
+        self._add(msgspec.structs.replace(upstream, at_ms=at_ms, state=state))
+
+    # ---- the trouble
+
+    def _kill(self, at_ms: int, instance: str) -> Kill:
+        return Kill(at_ms=at_ms, instance=instance, calls=self._rng.randint(1, 12))
+
+    def _trouble_at(self, at_ms: int) -> None:
+        rng = self._rng
+        instance = rng.choice(self._instances)
+        kinds = {
+            "kill": 4, "stop": 2, "freeze": 3, "doubt": 6, "lag": 2, "twin": 1, "share": 2,
+            "deploy": 3, "roll": 1, "flush": 1, "step": 3 if self._has_steps else 0, "leave": 1,
+        }  # fmt: skip
+        kind = rng.choices(list(kinds), list(kinds.values()))[0]
+        if kind in ("kill", "stop"):
+            self._add(self._kill(at_ms, instance) if kind == "kill" else Stop(at_ms=at_ms, instance=instance))
+            back_ms = at_ms + rng.choice((1_000, 1_000, 5_000, 12_000))
+            self._add(Start(at_ms=back_ms, instance=instance, plan=self._host_plan()))
+        elif kind == "freeze":
+            duration_ms = rng.choice((1_000, 5_000, 5_000, 8_000, 20_000))
+            self._add(Freeze(at_ms=at_ms, instance=instance, calls=rng.randint(1, 12), duration_ms=duration_ms))
+        elif kind == "doubt":
+            chosen = tuple(rng.choice(FATES) for _ in range(rng.choice((1, 1, 2, 3))))
+            self._add(Doubt(at_ms=at_ms, instance=instance, fates=chosen))
+        elif kind == "lag":
+            self._add(Lag(at_ms=at_ms, instance=instance, records_max=rng.choice((0, 1, 1, 2))))
+            self._add(Lag(at_ms=at_ms + rng.randint(2_000, 20_000), instance=instance, records_max=200))
+        elif kind == "twin":
+            self._add(Start(at_ms=at_ms, instance=instance, plan=self._host_plan()))
+        elif kind == "share":
+            self._add(Share(at_ms=at_ms, number=rng.randrange(1_000)))
+        elif kind == "step":
+            error_ms = rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS))
+            self._add(Step(at_ms=at_ms, instance=instance, wall_error_ms=error_ms))
+        elif kind == "leave":
+            self._add(Stop(at_ms=at_ms, instance=instance))
+        else:
+            self._replan(kind, at_ms)
+
+    def _changed_plan(self) -> Plan:
+        rng = self._rng
+        count = rng.randint(1, len(self._timeframes))
+        return msgspec.structs.replace(
+            self._plan,
+            timeframes=self._order(set(rng.sample(self._timeframes, count))),
+            grace_ms=self._grace_ms(),
+        )
+
+    def _replan(self, kind: str, at_ms: int) -> None:
+        """Changed rules for all, for some, or a run that ends with a flush between two of the service."""
+        rng = self._rng
+        back_ms = at_ms + rng.choice((1_000, 6_000))
+        if kind in ("deploy", "roll"):
+            self._plan = self._changed_plan()
+        for instance in self._instances:
+            if kind == "roll" and rng.random() < 0.5:  # the others still run under the old ones
+                continue
+            self._add(rng.choice((Stop(at_ms=at_ms, instance=instance), self._kill(at_ms, instance))))
+            if kind == "flush" and instance == self._instances[0]:
+                flushing = msgspec.structs.replace(self._host_plan(), is_until_end=True, is_flush=True)
+                self._add(Start(at_ms=back_ms, instance=instance, plan=flushing))
+                back_ms += rng.choice((2_000, 10_000))
+            self._add(Start(at_ms=back_ms, instance=instance, plan=self._host_plan()))

@@ -1,0 +1,126 @@
+"""What a story's commits ought to say, worked out from the tick log alone: the reference, and true confirmed time."""
+
+from bisect import bisect_left
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from streamingcandle.candles.reference import CLOCK_LEAD_MS, Record, Reference, Verdict
+from streamingcandle.candles.reference_read import YEAR_2000_MS
+from streamingcandle.candles.rules import Rules
+from streamingcandle.simulation.broker import Entry, TickPartition
+
+if TYPE_CHECKING:
+    from streamingcandle.candles.candle import Candle
+    from streamingcandle.candles.reference import _Instrument, _Window
+
+Window = tuple[str, str, int]
+"""Instrument, timeframe label, start."""
+
+
+ASKED_MS = 3_000
+"""A tick that comes shortly before idle time would be confirmed takes its place."""
+
+
+class Versions(Reference):
+    """The reference, with every window as it stands at hand."""
+
+    def __init__(self, rules: Rules, partition: int) -> None:
+        """Begin with nothing."""
+        super().__init__(rules, partition)
+        self.latest: dict[Window, Candle] = {}
+
+    def _settle(self, instrument: "_Instrument", windows: "dict[int, _Window]", day: int, offset: int) -> None:
+        super()._settle(instrument, windows, day, offset)
+        for (timeframe, _), held in instrument.windows.items():
+            if held is not windows:
+                continue
+            for window in windows.values():
+                if window.source_offset == offset:
+                    key = (str(instrument.named), timeframe.label, window.start_ms)
+                    self.latest[key] = self._candle(instrument, timeframe, window)
+
+
+class Truth:
+    """One partition: what its records are, when each could be read, and how far the feed clock can have come."""
+
+    def __init__(self, partition: TickPartition) -> None:
+        """The partition as it is at the story's end; every upstream transaction is decided."""
+        self.entries = partition.entries
+        self.end = partition.end
+        self._decisions = [each for each in self.entries if each.origin is None and each.upstream is not None]
+        self.records = partition.records()
+        self._offsets = [entry.offset for entry in self.entries]
+        self.blocked_ms = self._blocked()
+        """Stretches of time in which an open upstream transaction kept the confirmed end out of reach."""
+
+    def _blocked(self) -> list[tuple[int, int]]:
+        found = []
+        for entry in self._decisions:
+            if entry.upstream is not None:
+                from_ms = self.next_appended_ms(entry.upstream.first_offset)
+                found.append((entry.appended_ms if from_ms is None else from_ms, entry.appended_ms))
+        return sorted(found)
+
+    def unblocked_ms(self, at_ms: int) -> int:
+        """The instant itself, or the first after it at which no open transaction is in the way."""
+        for from_ms, to_ms in self.blocked_ms:
+            if from_ms <= at_ms <= to_ms:
+                at_ms = to_ms
+        return at_ms
+
+    def visible_ms(self, entry: Entry) -> int:
+        """When a reader of committed records could have it."""
+        waited_for = (
+            decision.appended_ms
+            for decision in self._decisions
+            if decision.upstream and decision.upstream.first_offset <= entry.offset < decision.offset
+        )
+        return max([entry.appended_ms, *waited_for])
+
+    def next_appended_ms(self, offset: int) -> int | None:
+        """When the first entry at or after this offset was appended."""
+        index = bisect_left(self._offsets, offset)
+        return self.entries[index].appended_ms if index < len(self.entries) else None
+
+
+class TrueClock:
+    """F by the ticks alone: by when each was appended nobody can have confirmed more."""
+
+    def __init__(self) -> None:
+        """No tick yet."""
+        self._steps: list[tuple[int, int]] = []
+        """(since when, E), both rising."""
+
+    def take(self, entry: Entry, verdict: Verdict, at_ms: int) -> None:
+        """Take the next record in log order, there from `at_ms` on."""
+        if verdict.kind not in ("folded", "outside", "late") or verdict.event_ms is None or entry.origin is None:
+            return
+        event_ms, stamp_ms = verdict.event_ms, entry.origin.timestamp_ms
+        if stamp_ms >= YEAR_2000_MS:
+            event_ms = min(event_ms, stamp_ms + CLOCK_LEAD_MS)
+        if not self._steps or event_ms > self._steps[-1][1]:
+            self._steps.append((at_ms, event_ms))
+
+    def greatest_ms(self, at_ms: int) -> int:
+        """F at this time, had all been read and confirmed at once."""
+        greatest_ms = 0
+        for (from_ms, event_ms), (to_ms, _) in pairwise([*self._steps, (at_ms, 0)]):
+            if from_ms <= at_ms:
+                greatest_ms = max(greatest_ms, event_ms + max(0, min(at_ms, to_ms) - from_ms))
+        return greatest_ms
+
+    def reaches_ms(self, f_ms: int, truth: Truth) -> int | None:
+        """When F comes to this value, without a further tick than there are; None before the first."""
+        for (from_ms, event_ms), (to_ms, _) in pairwise([*self._steps, (1 << 62, 0)]):
+            if event_ms >= f_ms:
+                return from_ms
+            reached_ms = truth.unblocked_ms(from_ms + f_ms - event_ms)
+            if reached_ms + ASKED_MS < to_ms:
+                return reached_ms
+        return None
+
+
+def record_of(entry: Entry) -> Record:
+    """As the reference takes it."""
+    assert entry.origin is not None
+    return Record(entry.origin.value, entry.origin.timestamp_ms, entry.offset)
