@@ -9,6 +9,8 @@ Properties = dict[str, str | int | float | bool]
 COMMON: Properties = {
     "retry.backoff.ms": 100,
     "reconnect.backoff.ms": 50,
+    # Its default of 10 s is how late the client would notice that a broker is back.
+    "reconnect.backoff.max.ms": 1_000,
     "socket.keepalive.enable": True,
     "allow.auto.create.topics": False,
 }
