@@ -24,6 +24,8 @@ CALL_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 1.0
 """A broker that does not tell its topics within this is taken for lost, until it does."""
 RETRY_MS = 100
+SHAKEN_MS = 60_000
+"""So long after a loss the group may still be sorting out who is who."""
 STOP_MS = 3_000
 """After a stop the brokers have this long: the process ends within 5 s."""
 PASSING = frozenset(
@@ -69,12 +71,15 @@ class Brokers:
         self.admin = AdminClient(self.watched(admin_properties(settings)), logger=Chatter())
         self.is_running = False
         """Whether the start is over: from then on the brokers are waited for without end."""
+        self.losses = 0
+        """How often a client of ours has found no broker."""
         self._settings = settings
         self._clock = clock
         self._is_stopping = is_stopping
         self._stop_by_ms: int | None = None
         self._lost_at_ms: int | None = None
         self._is_suspected = False
+        self._back_at_ms: int | None = None
         self._cause = ""
         self._refused: str | None = None
         self._unanswered: set[str] = set()
@@ -90,6 +95,7 @@ class Brokers:
             self._refused = error.str()
         if code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the client's public constant
             self._is_suspected = True
+            self.losses += 1
         else:
             self._cause = error.str()
 
@@ -97,6 +103,12 @@ class Brokers:
     def is_doubtful(self) -> bool:
         """Whether the brokers are lost or may be: `probe` tells."""
         return self._is_suspected or self._lost_at_ms is not None
+
+    @property
+    def is_shaken(self) -> bool:
+        """Whether the brokers are lost, may be, or were a moment ago."""
+        back_at_ms = self._back_at_ms
+        return self.is_doubtful or (back_at_ms is not None and self._clock.monotonic_ms() < back_at_ms + SHAKEN_MS)
 
     @property
     def is_out_of_time(self) -> bool:
@@ -160,6 +172,8 @@ class Brokers:
                     wait_s = self._settings.ask_ms / 1_000
                     logger.warning("no broker yet: %s; waiting up to %.0f s", cause, wait_s)
             return False
+        if self.is_doubtful:
+            self._back_at_ms = self._clock.monotonic_ms()
         self._is_suspected = False
         if self._lost_at_ms is not None:
             away_s = (self._clock.monotonic_ms() - self._lost_at_ms) / 1_000

@@ -51,7 +51,7 @@ class KafkaLog:
         self._settings = settings
         self._brokers = Brokers(settings, clock, is_stopping)
         self._admin = self._brokers.admin
-        self._consumer = Consumer(self._brokers.watched(consumer_properties(settings)), logger=Chatter())
+        self._consumer = self._new_consumer()
         self._transactions = Transactions(settings, clock, self._brokers)
         self._listener: Listener | None = None
         self._topic_id: str | None = None
@@ -60,13 +60,19 @@ class KafkaLog:
         """Ours by the group's word, and not taken over yet."""
         self._gone: dict[int, tuple[int, str]] = {}
         """Where records that we were to read are no longer there, and what the client says of it."""
-        self._is_subscribed = False
+        self._is_subscribed = self._is_fenced = False
+        self._forgiven_losses = 0
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(self._brokers.watched(consumer_properties(self._settings)), logger=Chatter())
 
     # ---- reading ----
 
     def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
         """See `interfaces.Reader`."""
         self._listener = listener
+        if self._is_fenced:
+            self._join_anew()
         if not self._is_subscribed:
             self._consumer.subscribe(
                 [self._settings.tick_topic],
@@ -84,6 +90,16 @@ class KafkaLog:
         self._take_over()
         self._skip_gone()
         return self._read(timeout_s)
+
+    def _join_anew(self) -> None:
+        """What we still asked in our old name, when our session had ended meanwhile, fences the name itself."""
+        logger.warning("fenced as the brokers came back; joining the group anew")
+        self._forgiven_losses = self._brokers.losses
+        self._consumer.close()
+        self._untaken.clear()
+        self._gone.clear()
+        self._consumer = self._new_consumer()
+        self._is_subscribed = self._is_fenced = False
 
     def _read(self, timeout_s: float) -> list[Records]:
         first = self._consumer.poll(timeout_s)
@@ -124,12 +140,16 @@ class KafkaLog:
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
             return message.offset() or 0
-        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):  # noqa: SLF001
-            raise self._owned(error)
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
-            # A fenced static member is told so in words only.
-            if "fenced" in error.str().lower():
+        # A fenced static member is told so in words only.
+        is_fatal = error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
+        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED) or (  # noqa: SLF001
+            is_fatal and "fenced" in error.str().lower()
+        ):
+            if not self._brokers.is_shaken or self._brokers.losses == self._forgiven_losses:
                 raise self._owned(error)
+            self._is_fenced = True
+            return 0
+        if is_fatal:
             message_text = f"{self._settings.tick_topic}: the consumer failed for good: {error.str()}; start again"
             raise OutsideError(message_text)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001

@@ -14,6 +14,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamingcandle.errors import OutsideError
+from streamingcandle.kafka.brokers import Chatter
 from streamingcandle.kafka.client import KafkaSettings, producer_properties, reader_properties
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.state.files import SLOTS
@@ -98,7 +99,7 @@ class KafkaSnapshots:
                 yield whole
 
     def _read(self, number: int) -> list[Message]:
-        consumer = Consumer(reader_properties(self._settings), logger=logger)
+        consumer = Consumer(reader_properties(self._settings), logger=Chatter())
         try:
             place = TopicPartition(self._topic, number, 0)
             begin, end = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
@@ -131,7 +132,7 @@ class KafkaSnapshots:
 
     @cached_property
     def _producer(self) -> Producer:
-        return Producer(producer_properties(self._settings), logger=logger)
+        return Producer(producer_properties(self._settings), logger=Chatter())
 
     @cached_property
     def _count(self) -> int:

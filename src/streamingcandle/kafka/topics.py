@@ -7,6 +7,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from streamingcandle.errors import OutsideError
+from streamingcandle.kafka.brokers import Chatter
 from streamingcandle.kafka.client import KafkaSettings, admin_properties
 
 TIMEOUT_S = 15.0
@@ -24,7 +25,7 @@ def ensure_topics(
     config: Mapping[str, str] = CONFIG,
 ) -> list[tuple[str, str]]:
     """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses."""
-    admin = AdminClient(admin_properties(settings))
+    admin = AdminClient(admin_properties(settings), logger=Chatter())
     there = partition_counts(settings)
     missing = [name for name in names if name not in there]
     new = [
@@ -46,7 +47,7 @@ def ensure_topics(
 def partition_counts(settings: KafkaSettings) -> dict[str, int]:
     """Every topic we may see and its number of partitions. OutsideError without a broker."""
     try:
-        metadata = AdminClient(admin_properties(settings)).list_topics(timeout=TIMEOUT_S)
+        metadata = AdminClient(admin_properties(settings), logger=Chatter()).list_topics(timeout=TIMEOUT_S)
     except KafkaException as error:
         message = f"broker {settings.bootstrap_servers}: {error.args[0].str()}; is it up, and the address right?"
         raise OutsideError(message) from error

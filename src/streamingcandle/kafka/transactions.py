@@ -5,7 +5,9 @@ and a new one with the same id makes the broker end the old one's transaction, e
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -26,6 +28,9 @@ COMMIT_TIMEOUT_MS = 30_000
 """How long a retriable commit is asked again before it counts as in doubt."""
 PIECE_S = 1.0
 """Between two pieces of a wait the brokers are looked for and a stop is heeded."""
+HUNG_MS = 5_000
+"""A call that should end within PIECE_S is given up after this."""
+HUNG_LOOK_S = 0.1
 
 
 class Transactions:
@@ -38,23 +43,31 @@ class Transactions:
         self._brokers = brokers
         self._producer: Producer | None = None
         self._is_open = False
+        self._losses = 0
         self._limits: dict[str, int] = {}
 
     def open(self) -> Producer:
         """The producer; a former one's transaction, by whichever process, is ended first."""
+        if self._losses != self._brokers.losses:
+            # What it knows of coordinators may be of before the loss, and that it can wait for without end.
+            self.discard()
         producer = self._producer
         if producer is None:
+            self._losses = self._brokers.losses
             properties = self._brokers.watched(transaction_properties(self._settings))
             producer = self._producer = Producer(properties, logger=Chatter())
         if not self._is_open:
             what = f"transactional id {self._settings.instance}"
             try:
-                producer.init_transactions(CALL_TIMEOUT_S)
+                self._guarded(lambda: producer.init_transactions(PIECE_S))
             except KafkaException as error:
                 cause: KafkaError = error.args[0]
                 if cause.retriable() or cause.code() in PASSING:
                     raise self._brokers.away(what, cause) from error
                 raise OutsideError(f"{what} at {self._settings.bootstrap_servers}: {cause.str()}") from error
+            except TimeoutError:
+                self.discard()
+                raise self._brokers.away(what, KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001
             self._is_open = True
         return producer
 
@@ -84,27 +97,57 @@ class Transactions:
                 TopicPartition(topic, number, committed.offset, metadata=committed.metadata)
                 for number, committed in transaction.offsets.items()
             ]
-            self._again(lambda: producer.send_offsets_to_transaction(offsets, group(), PIECE_S))
+            member = group()
+            self._again(lambda: producer.send_offsets_to_transaction(offsets, member, PIECE_S))
         except KafkaException as error:
             self._abort(producer, error)
+        except TimeoutError as error:
+            raise InDoubtError(f"offsets not taken: {error}") from None
         try:
             self._again(lambda: producer.commit_transaction(PIECE_S))
         except KafkaException as error:
             if error.args[0].txn_requires_abort():
                 self._abort(producer, error)
             raise InDoubtError(error.args[0].str()) from error
+        except TimeoutError as error:
+            raise InDoubtError(str(error)) from None
 
     def _again(self, call: Callable[[], object]) -> None:
         """Call until it succeeds or fails for good; a retriable answer says that nothing is decided."""
         until_ms = self._clock.monotonic_ms() + COMMIT_TIMEOUT_MS
         while True:
             try:
-                call()
+                self._guarded(call)
             except KafkaException as error:
                 is_over = self._brokers.is_out_of_time or self._clock.monotonic_ms() > until_ms
                 if is_over or not error.args[0].retriable():
                     raise
+                logger.debug("transaction, again: %s", error.args[0].str())
                 self._brokers.probe()
+            else:
+                return
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        """TimeoutError where the client never comes back: it waits without end for a coordinator that went away.
+
+        (librdkafka issue 5511.) The producer is of no use then; its thread ends with the process.
+        """
+        done: Future[object] = Future()
+
+        def work() -> None:
+            try:
+                done.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+                done.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        until_ms = self._clock.monotonic_ms() + HUNG_MS
+        while True:
+            try:
+                done.result(HUNG_LOOK_S)
+            except TimeoutError:
+                if self._brokers.is_out_of_time or self._clock.monotonic_ms() > until_ms:
+                    raise TimeoutError("the client does not come back") from None
             else:
                 return
 
@@ -115,8 +158,8 @@ class Transactions:
             raise InDoubtError(cause.str()) from error
         try:
             self._again(lambda: producer.abort_transaction(PIECE_S))
-        except KafkaException as abort_error:
-            raise InDoubtError(f"{cause.str()}; and the abort: {abort_error.args[0].str()}") from abort_error
+        except (KafkaException, TimeoutError) as abort_error:
+            raise InDoubtError(f"{cause.str()}; and the abort: {abort_error}") from abort_error
         raise NotCommittedError(cause.str()) from error
 
     def _record_bytes_max(self, topic: str) -> int:
