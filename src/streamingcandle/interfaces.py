@@ -5,7 +5,11 @@ from typing import Protocol
 
 import msgspec
 
-from streamingcandle.errors import StreamingCandleError
+from streamingcandle.errors import OutsideError, StreamingCandleError
+
+
+class BrokerAwayError(OutsideError):
+    """Nobody answers now, and nothing has changed by asking: poll on, and ask again. At a stop it is the end."""
 
 
 class NotCommittedError(StreamingCandleError):
@@ -71,7 +75,10 @@ class Listener(Protocol):
     """Told of the partitions that come and go, from within `Log.poll`."""
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """These are ours from now on; returns the offset to read each from."""
+        """These are ours from now on; returns the offset to read each from.
+
+        Where that raises BrokerAwayError they are not taken over yet, and told of again at a later poll.
+        """
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """These are ours no longer, given back or lost: nothing of them may be published any more."""
@@ -81,13 +88,17 @@ class Listener(Protocol):
 
 
 class Reader(Protocol):
-    """The tick topic as a member of the group reads it. `OutsideError` when the world fails for good."""
+    """The tick topic as a member of the group reads it. `OutsideError` when the world fails for good.
+
+    Every call of a `Log` may raise BrokerAwayError once `poll` has been called; before, it has waited for a time.
+    """
 
     def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
         """Wait at most this long for records; tells the listener of changes first.
 
         Records come in log order, none twice, none skipped, only of partitions assigned and only from
-        committed transactions. Raises OwnedError when another process took our place for good.
+        committed transactions. Raises OwnedError when another process took our place for good, and
+        BrokerAwayError, holding no records back, for as long as the brokers are lost.
         """
 
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
@@ -113,11 +124,15 @@ class Publisher(Protocol):
         """Publish all of it or nothing, at once visible to read_committed readers.
 
         Only for partitions assigned now, with no poll in between. Raises NotCommittedError, InDoubtError,
-        or OwnedError when another process has our identity.
+        or OwnedError when another process has our identity; BrokerAwayError where nothing was begun.
         """
 
     def settle(self) -> None:
-        """After InDoubtError: returns when the transaction is either in the log for good or never will be."""
+        """After InDoubtError: returns when the transaction is either in the log for good or never will be.
+
+        Where it raises BrokerAwayError the doubt stays: poll on, settle later. No records of the partitions
+        that the transaction is about come before it is settled, unless they left us and came back.
+        """
 
     def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
         """What the group has committed, a former owner's open commits waited for."""

@@ -7,10 +7,13 @@ what is published when is decided by `InputPartition.close` after semantics §4 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from streamingcandle.candles.commit import Commit
 from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import OutsideError, OwnedError
 from streamingcandle.interfaces import (
+    BrokerAwayError,
     Clock,
     Committed,
     InDoubtError,
@@ -34,8 +37,18 @@ LETTER_BYTES_MAX = 8_000_000
 """Dead letters and late ticks held before a commit is made for their sake."""
 PROGRESS_MS = 1_000
 """A restore that takes longer says how far it is."""
+RETRY_MS = 200
+"""After an unanswered question the next one waits this long."""
 FOREIGN_MAX_MS = 60_000
 """How long a partition may stay ours while somebody else commits its offsets."""
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """A transaction of which nobody knows yet whether it is in the log, and whose it is."""
+
+    transaction: Transaction
+    commits: Mapping[int, Commit]
+    partitions: Sequence[InputPartition]
 
 
 class Path:
@@ -56,7 +69,8 @@ class Path:
         self._failing: dict[str, str] = {}
         self._told_at_ms = clock.monotonic_ms()
         self._committed_at_ms = clock.monotonic_ms()
-        self._retry_at_ms = 0
+        self.retry_at_ms = 0
+        self._doubt: Doubt | None = None
 
     # ---- partitions come and go (called by the log, from within poll) ----
 
@@ -64,10 +78,12 @@ class Path:
         """Take partitions over where the group's last commit left them: the one way to restore."""
         everybody = self.log.partitions()
         committed = self.log.committed(everybody)
+        taken = {}
         for number in partitions:
             if committed[number] is None:
                 self._placement.check_count(number, len(everybody), committed)
-            self.partitions[number] = self._restorer.take_over(number, committed[number])
+            taken[number] = self._restorer.take_over(number, committed[number])
+        self.partitions |= taken
         return {number: self.partitions[number].position for number in partitions}
 
     def revoked(self, partitions: Sequence[int]) -> None:
@@ -85,8 +101,8 @@ class Path:
     def wait_s(self) -> float:
         """How long a poll may wait: until the next window can be due or a commit is."""
         now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
-        if now_ms < self._retry_at_ms:
-            return min(POLL_MAX_MS, self._retry_at_ms - now_ms) / 1_000
+        if now_ms < self.retry_at_ms:
+            return min(POLL_MAX_MS, self.retry_at_ms - now_ms) / 1_000
         waits_ms = [POLL_MAX_MS]
         for partition in self.partitions.values():
             if not partition.is_publishing:
@@ -144,7 +160,7 @@ class Path:
         """At the interval when anything is new; at once when windows are due and no backlog waits."""
         now_ms = self.clock.monotonic_ms()
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
-        if any(partition.letter_bytes >= LETTER_BYTES_MAX for partition in publishing):
+        if self._doubt is not None or any(partition.letter_bytes >= LETTER_BYTES_MAX for partition in publishing):
             return True
         if now_ms >= self._committed_at_ms + self.settings.commit_interval_ms:
             return any(p.position > p.committed.offset or p.has_due() for p in publishing)
@@ -155,8 +171,10 @@ class Path:
 
     def commit(self, *, is_flush: bool = False) -> bool:
         """One transaction over all partitions assigned now; false when it did not come about."""
-        if self.clock.monotonic_ms() < self._retry_at_ms:
+        if self.clock.monotonic_ms() < self.retry_at_ms:
             return False
+        if self._doubt is not None:
+            self._settle(self._doubt)
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
         topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
         candles: list[list[tuple[bytes, bytes]]] = [[] for _ in self.rules.timeframes]
@@ -181,12 +199,10 @@ class Path:
             letters=[letter for partition in publishing for letter in partition.letters],
             offsets={p.number: Committed(p.position, commits[p.number].encode()) for p in publishing},
         )
-        if not self._publish(transaction):
-            self._retry_at_ms = self.clock.monotonic_ms() + self.settings.commit_interval_ms
+        if not self._publish(Doubt(transaction, commits, publishing)):
+            self.retry_at_ms = self.clock.monotonic_ms() + self.settings.commit_interval_ms
             return False
         self._committed_at_ms = self.clock.monotonic_ms()
-        for partition in publishing:
-            partition.adopt(commits[partition.number], transaction.offsets[partition.number])
         return True
 
     def save_snapshots(self, *, is_all: bool) -> None:
@@ -219,30 +235,36 @@ class Path:
             if self._failing.pop(store.name, None) is not None:
                 logger.info("snapshots in the %s are written again", store.name)
 
-    def _publish(self, transaction: Transaction) -> bool:
+    def _publish(self, wanted: Doubt) -> bool:
         try:
-            self.log.commit(transaction)
+            self.log.commit(wanted.transaction)
         except NotCommittedError as error:
             logger.warning("transaction aborted, again in a moment: %s", error)
             return False
         except InDoubtError as error:
             logger.warning("transaction in doubt, settling it: %s", error)
-            return self._settle(transaction)
+            self._doubt = wanted
+            return self._settle(wanted)
+        for partition in wanted.partitions:
+            partition.adopt(wanted.commits[partition.number], wanted.transaction.offsets[partition.number])
         return True
 
-    def _settle(self, transaction: Transaction) -> bool:
+    def _settle(self, doubt: Doubt) -> bool:
         """True when the transaction turns out to be in the log; offsets of another's marks are noted."""
         self.log.settle()
-        committed = self.log.committed(transaction.offsets)
-        if all(committed[number] == wanted for number, wanted in transaction.offsets.items()):
-            return True
-        for number in transaction.offsets:
-            partition = self.partitions[number]
-            found = committed[number]
-            if found is not None and found != partition.committed:
+        offsets = doubt.transaction.offsets
+        committed = self.log.committed(offsets)
+        self._doubt = None
+        for partition in doubt.partitions:
+            number = partition.number
+            if self.partitions.get(number) is not partition:
+                continue  # it left us meanwhile: whoever has it reads the log
+            if committed[number] == offsets[number]:
+                partition.adopt(doubt.commits[number], offsets[number])
+            elif committed[number] not in (None, partition.committed):
                 logger.warning("partition %d: committed by another process; waiting to be told", number)
                 partition.foreign_since_ms = self.clock.monotonic_ms()
-        return False
+        return all(committed[number] == wanted for number, wanted in offsets.items())
 
     def has_reached(self, goal: Mapping[int, int]) -> bool:
         """Whether every partition is read up to its goal by us, or committed or flushed up to it by another member."""
@@ -295,15 +317,23 @@ def run(
     """
     path = Path(log, clock, rules, settings, snapshots)
     goal = dict(log.ends(log.partitions())) if settings.is_until_end else None
+    away: BrokerAwayError | None = None
     while not is_stopping():
-        batches = list(log.poll(path.wait_s(), path))
-        path.fold(batches)
-        path.tell_time()
-        if path.is_commit_due(is_caught_up=sum(len(b.values) for b in batches) < BACKLOG_RECORDS) and path.commit():
-            path.save_snapshots(is_all=False)
-        path.check_owned()
-        if goal is not None and path.has_reached(goal) and path.finish():
-            break
+        try:
+            batches = list(log.poll(path.wait_s(), path))
+            path.fold(batches)
+            path.tell_time()
+            if path.is_commit_due(is_caught_up=sum(len(b.values) for b in batches) < BACKLOG_RECORDS) and path.commit():
+                path.save_snapshots(is_all=False)
+            path.check_owned()
+            if goal is not None and path.has_reached(goal) and path.finish():
+                break
+            away = None
+        except BrokerAwayError as error:
+            away = error
+            path.retry_at_ms = clock.monotonic_ms() + RETRY_MS
     else:
+        if away is not None:
+            raise away
         path.commit()
     path.save_snapshots(is_all=True)

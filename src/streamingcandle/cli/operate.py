@@ -53,7 +53,7 @@ def run_command(world: World, *, until_end: bool, flush: bool, adopt: bool, inst
         raise click.UsageError("--flush goes with --until-end")
     settings = world.settings
     is_stopping = stop_on_signals()
-    log, claimed = world.open_log(instance)
+    log, claimed = world.open_log(instance, is_stopping)
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     try:

@@ -89,14 +89,15 @@ class World:
             stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=len(log.partitions())))
         return stores
 
-    def open_log(self, instance: int | None) -> tuple[Log, Instance | None]:
+    def open_log(self, instance: int | None, is_stopping: Callable[[], bool]) -> tuple[Log, Instance | None]:
         """The log to run on, and the instance claimed for it: keep both as long as it runs."""
         application_id = self.settings.text("application_id")
         if self.settings.bootstrap_servers is None:
             topic = self.settings.text("tick_topic")
             return EmbeddedLog(self.embedded_store(), group=application_id, topic=topic, clock=self.clock), None
         claimed = claim(Path(self.settings.text("state_dir")), application_id, number=instance)
-        return KafkaLog(self.settings.kafka_settings(claimed.identity(application_id)), self.clock), claimed
+        settings = self.settings.kafka_settings(claimed.identity(application_id))
+        return KafkaLog(settings, self.clock, is_stopping), claimed
 
     def open_sink(self) -> TickSink:
         """Where ticks go."""

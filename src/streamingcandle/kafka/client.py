@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from confluent_kafka import KafkaException
@@ -11,11 +11,14 @@ from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.properties import known
 
 Properties = dict[str, str | int | float | bool]
+logger = logging.getLogger(__name__)
 Client = TypeVar("Client")
 
 COMMON: Properties = {
     "retry.backoff.ms": 100,
     "reconnect.backoff.ms": 50,
+    # Its default of 10 s is how late the client would notice that a broker is back.
+    "reconnect.backoff.max.ms": 1_000,
     "socket.keepalive.enable": True,
     "allow.auto.create.topics": False,
 }
@@ -73,12 +76,26 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the user set each property, `bootstrap.servers` among them."""
 
 
+class Chatter:
+    """What the client says of its connections, as `logger` of a client: its errors reach us as values."""
+
+    def log(self, _level: int, message: str, *values: object) -> None:
+        """Like `logging.Logger.log`."""
+        logger.debug(message, *values)
+
+
 def new_client(
-    kind: Callable[..., Client], settings: KafkaSettings, properties: Properties, logger: logging.Logger
+    kind: Callable[..., Client],
+    settings: KafkaSettings,
+    properties: Mapping[str, Any],
+    log: logging.Logger | Chatter | None = None,
 ) -> Client:
-    """Make a client. SettingsError where the library takes each property, but not all of them together."""
+    """Make a client, by default one that talks at the debug level.
+
+    SettingsError where the library takes each property, but not all of them together.
+    """
     try:
-        return kind(properties, logger=logger)
+        return kind(dict(properties), logger=log or Chatter())
     except KafkaException as error:
         reason = " ".join(error.args[0].str().split())
         named = [place for name, place in settings.places.items() if name in reason]

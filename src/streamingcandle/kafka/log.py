@@ -5,7 +5,6 @@ assigned now, with no poll in between. Brokers check the member and its epoch, n
 folded under a former assignment must never be published, and so a revoked partition is dropped at once.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -19,93 +18,91 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    Producer,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from streamingcandle.errors import MissingTopicError, OutsideError, OwnedError
 from streamingcandle.interfaces import (
+    BrokerAwayError,
     Clock,
     Committed,
     InDoubtError,
-    Letter,
     Listener,
-    NotCommittedError,
     Origin,
     Records,
     Transaction,
 )
-from streamingcandle.kafka.client import (
-    KafkaSettings,
-    admin_properties,
-    consumer_properties,
-    new_client,
-    reader_properties,
-    transaction_properties,
-)
+from streamingcandle.kafka.brokers import CALL_TIMEOUT_S, PASSING, Brokers
+from streamingcandle.kafka.client import KafkaSettings, consumer_properties, new_client, reader_properties
+from streamingcandle.kafka.transactions import Transactions
 
 logger = logging.getLogger(__name__)
 
 POLL_RECORDS_MAX = 10_000
 """Records of one poll: about 10 ms of folding, so a stop and a due window never wait for long."""
-PRODUCE_RECORDS_MAX = 10_000
-"""Records handed to the client at once; it copies them before it answers."""
-CALL_TIMEOUT_S = 10.0
-"""One question to a broker."""
-RETRY_MS = 100
 REJOIN_SUFFIX = "-rejoin"
-RECORD_BYTES_MAX = 1_048_588
-"""Kafka's default `max.message.bytes`."""
-RECORD_OVERHEAD_BYTES = 2_000
-"""What a batch of one record and the two headers of a cut take beside key, value and headers."""
-PASSING = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError._TRANSPORT,  # noqa: SLF001 - the client's public constants
-        KafkaError._TIMED_OUT,  # noqa: SLF001
-        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-        KafkaError._WAIT_COORD,  # noqa: SLF001
-    }
-)
-"""A leader or a coordinator on the move, a broker away for a moment: the question is asked again."""
-COMMIT_TIMEOUT_MS = 30_000
-"""How long a retriable commit is asked again before it counts as in doubt."""
 
 
 class KafkaLog:
     """A member of the group; joins at the first poll."""
 
-    def __init__(self, settings: KafkaSettings, clock: Clock) -> None:
-        """Connects in the background; nothing is asked yet."""
+    def __init__(self, settings: KafkaSettings, clock: Clock, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        """Connects in the background; nothing is asked yet. Once `is_stopping`, no wait goes on for long."""
         self._settings = settings
-        self._clock = clock
-        self._consumer = new_client(Consumer, settings, consumer_properties(settings), logger)
-        self._admin = new_client(AdminClient, settings, admin_properties(settings), logger)
-        self._producer: Producer | None = None
+        self._brokers = Brokers(settings, clock, is_stopping)
+        self._admin = self._brokers.admin
+        self._consumer = self._new_consumer()
+        self._transactions = Transactions(settings, clock, self._brokers)
         self._listener: Listener | None = None
         self._topic_id: str | None = None
         self._partitions: list[int] | None = None
-        self._limits: dict[str, int] = {}
-        self._is_subscribed = False
+        self._untaken: set[int] = set()
+        """Ours by the group's word, and not taken over yet."""
+        self._gone: dict[int, tuple[int, str]] = {}
+        """Where records that we were to read are no longer there, and what the client says of it."""
+        self._is_subscribed = self._is_fenced = False
         self._is_shared_out = False
+        self._forgiven_losses = 0
+
+    def _new_consumer(self) -> Consumer:
+        return new_client(Consumer, self._settings, self._brokers.watched(consumer_properties(self._settings)))
 
     # ---- reading ----
 
     def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
         """See `interfaces.Reader`."""
         self._listener = listener
+        if self._is_fenced:
+            self._join_anew()
         if not self._is_subscribed:
             self._subscribe([self._settings.tick_topic])
-            self._is_subscribed = True
-        first = self._consumer.poll(timeout_s)
+            self._is_subscribed = self._brokers.is_running = True
+        self._admin.poll(0)
+        self._transactions.serve()
+        if self._brokers.is_doubtful:
+            if records := self._read(0):
+                return records
+            self._brokers.check()
+        self._take_over()
+        self._skip_gone()
         if not self._is_shared_out and self._consumer.assignment():
             self._see_shared_out()
+        return self._read(timeout_s)
+
+    def _join_anew(self) -> None:
+        """What we still asked in our old name, when our session had ended meanwhile, fences the name itself."""
+        logger.warning("fenced as the brokers came back; joining the group anew")
+        self._forgiven_losses = self._brokers.losses
+        self._consumer.close()
+        self._untaken.clear()
+        self._gone.clear()
+        self._consumer = self._new_consumer()
+        self._is_subscribed = self._is_fenced = self._is_shared_out = False
+
+    def _read(self, timeout_s: float) -> list[Records]:
+        first = self._consumer.poll(timeout_s)
         if first is None:
             return []
         messages = [first, *self._consumer.consume(POLL_RECORDS_MAX - 1, 0)]
@@ -152,7 +149,7 @@ class KafkaLog:
         def describe() -> Any:  # noqa: ANN401 - the client's own types
             return self._admin.describe_consumer_groups([group], request_timeout=CALL_TIMEOUT_S)[group].result()
 
-        described = self._ask(f"group {group}", describe)
+        described = self._brokers.ask(f"group {group}", describe)
         if described.state != ConsumerGroupState.STABLE:
             return
         owned = {p.partition for member in described.members for p in member.assignment.topic_partitions}
@@ -164,7 +161,7 @@ class KafkaLog:
 
     def _keyless(self, messages: list[Message]) -> list[int]:
         """Where all is in one partition a key says nothing."""
-        if len(self.partitions()) == 1:
+        if self._partitions is not None and len(self._partitions) == 1:
             return []
         return [index for index, message in enumerate(messages) if message.key() is None]
 
@@ -174,16 +171,21 @@ class KafkaLog:
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
             return message.offset() or 0
-        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):  # noqa: SLF001
-            raise self._owned(error)
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
-            # A fenced static member is told so in words only.
-            if "fenced" in error.str().lower():
+        # A fenced static member is told so in words only.
+        is_fatal = error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
+        if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED) or (  # noqa: SLF001
+            is_fatal and "fenced" in error.str().lower()
+        ):
+            if not self._brokers.is_shaken or self._brokers.losses == self._forgiven_losses:
                 raise self._owned(error)
+            self._is_fenced = True
+            return 0
+        if is_fatal:
             message_text = f"{self._settings.tick_topic}: the consumer failed for good: {error.str()}; start again"
             raise OutsideError(message_text)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            return self._skip_gone(message.partition() or 0, message.offset() or 0, error)
+            self._gone[message.partition() or 0] = (message.offset() or 0, error.str())
+            return 0
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             message_text = (
                 f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
@@ -193,35 +195,51 @@ class KafkaLog:
             logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
         return 0
 
-    def _skip_gone(self, number: int, offset: int, error: KafkaError) -> int:
+    def _skip_gone(self) -> None:
         """Go on at the first offset there is; where the log ends before ours it was cut, and a restart sorts it out."""
-        topic = self._settings.tick_topic
-        begin = self.begins([number])[number]
-        if begin <= offset:
-            message = (
-                f"{topic}[{number}]@{offset}: no such offset: {error.str()}; start again to go on from what is there"
-            )
-            raise OutsideError(message)
         assert self._listener is not None
-        self._listener.gone(number, begin)
-        self._consumer.incremental_unassign([TopicPartition(topic, number)])
-        self._consumer.incremental_assign([TopicPartition(topic, number, begin)])
-        return begin
+        topic = self._settings.tick_topic
+        for number, (offset, reason) in list(self._gone.items()):
+            begin = self.begins([number])[number]
+            if begin <= offset:
+                message = (
+                    f"{topic}[{number}]@{offset}: no such offset: {reason}; start again to go on from what is there"
+                )
+                raise OutsideError(message)
+            self._listener.gone(number, begin)
+            self._consumer.incremental_unassign([TopicPartition(topic, number)])
+            self._consumer.incremental_assign([TopicPartition(topic, number, begin)])
+            del self._gone[number]
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self._untaken |= {partition.partition for partition in assigned}
+        try:
+            self._take_over()
+        except BrokerAwayError:
+            # Without a word from us the client would begin to read.
+            consumer.incremental_assign([])
+
+    def _take_over(self) -> None:
+        """Settle what a former life of ours left open, then begin where the listener says."""
         assert self._listener is not None
-        if not assigned:
+        if not self._untaken:
             return
         self._partitions = None  # some may have been added
-        offsets = self._listener.assigned([partition.partition for partition in assigned])
+        self._transactions.open()
+        offsets = self._listener.assigned(sorted(self._untaken))
         topic = self._settings.tick_topic
-        consumer.incremental_assign([TopicPartition(topic, number, offset) for number, offset in offsets.items()])
+        self._consumer.incremental_assign([TopicPartition(topic, number, offset) for number, offset in offsets.items()])
+        self._untaken.clear()
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         assert self._listener is not None
-        if revoked:
-            self._listener.revoked([partition.partition for partition in revoked])
-            consumer.incremental_unassign(revoked)
+        taken = [partition for partition in revoked if partition.partition not in self._untaken]
+        for partition in revoked:
+            self._untaken.discard(partition.partition)
+            self._gone.pop(partition.partition, None)
+        if taken:
+            self._listener.revoked([partition.partition for partition in taken])
+        consumer.incremental_unassign(taken)
 
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`; high watermarks, since ticks of open transactions are still to come."""
@@ -243,12 +261,12 @@ class KafkaLog:
             )
             return {partition.partition: answer.result().offset for partition, answer in answers.items()}
 
-        return cast("Mapping[int, int]", self._ask(f"offsets of {topic}", ask))
+        return self._brokers.ask(f"offsets of {topic}", ask)
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int:
         """See `interfaces.Reader`."""
         wanted = [TopicPartition(self._settings.tick_topic, partition, max(0, timestamp_ms))]
-        found = self._ask(
+        found = self._brokers.ask(
             f"offset of a time in {self._settings.tick_topic}[{partition}]",
             lambda: self._consumer.offsets_for_times(wanted, timeout=CALL_TIMEOUT_S),
         )[0]
@@ -256,13 +274,22 @@ class KafkaLog:
 
     def record_at(self, partition: int, offset: int) -> Origin | None:
         """See `interfaces.Reader`."""
-        reader = new_client(Consumer, self._settings, reader_properties(self._settings), logger)
-        try:
-            reader.assign([TopicPartition(self._settings.tick_topic, partition, offset)])
+        topic = self._settings.tick_topic
+        reader = new_client(Consumer, self._settings, self._brokers.watched(reader_properties(self._settings)))
+
+        def ask() -> Message:
             message = reader.poll(CALL_TIMEOUT_S)
+            error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()  # noqa: SLF001
+            if message is None or (error is not None and error.code() in PASSING):
+                raise KafkaException(error)
+            return message
+
+        try:
+            reader.assign([TopicPartition(topic, partition, offset)])
+            message = self._brokers.ask(f"record {topic}[{partition}]@{offset}", ask)
         finally:
             reader.close()
-        if message is None or message.error() is not None or message.offset() != offset:
+        if message.error() is not None or message.offset() != offset:
             return None
         return _origins([message])(0)
 
@@ -270,7 +297,7 @@ class KafkaLog:
         """See `interfaces.Reader`; OutsideError where the topic is missing."""
         if self._partitions is None:
             name = self._settings.tick_topic
-            metadata = self._ask("topics", lambda: self._admin.list_topics(name, timeout=CALL_TIMEOUT_S))
+            metadata = self._brokers.ask("topics", lambda: self._admin.list_topics(name, timeout=CALL_TIMEOUT_S))
             topic = metadata.topics[name]
             if topic.error is not None or not topic.partitions:
                 message = (
@@ -284,86 +311,31 @@ class KafkaLog:
         """See `interfaces.Publisher`."""
         if self._topic_id is None:
             name = self._settings.tick_topic
-            answer = self._admin.describe_topics(TopicCollection([name]), request_timeout=CALL_TIMEOUT_S)[name]
-            self._topic_id = str(self._ask(f"topic {name}", answer.result).topic_id)
+
+            def ask() -> str:
+                answers = self._admin.describe_topics(TopicCollection([name]), request_timeout=CALL_TIMEOUT_S)
+                return str(answers[name].result().topic_id)
+
+            self._topic_id = self._brokers.ask(f"topic {name}", ask)
         return self._topic_id
 
     # ---- publishing ----
 
     def commit(self, transaction: Transaction) -> None:
         """See `interfaces.Publisher`."""
-        producer = self._producer or self._open_producer()
         try:
-            producer.begin_transaction()
-            for topic, records in transaction.candles:
-                _produce(producer, topic, records)
-            for letter in transaction.letters:
-                _produce_letter(producer, cut(letter, self._record_bytes_max(letter.topic)))
-            offsets = [
-                TopicPartition(self._settings.tick_topic, number, committed.offset, metadata=committed.metadata)
-                for number, committed in transaction.offsets.items()
-            ]
-            group = self._consumer.consumer_group_metadata()
-            self._again(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
-            producer.flush(CALL_TIMEOUT_S)
-        except KafkaException as error:
-            self._abort(producer, error)
-        try:
-            self._again(lambda: producer.commit_transaction(CALL_TIMEOUT_S))
-        except KafkaException as error:
-            if error.args[0].txn_requires_abort():
-                self._abort(producer, error)
-            raise InDoubtError(error.args[0].str()) from error
-
-    def _record_bytes_max(self, topic: str) -> int:
-        """The topic's own limit; Kafka's default where we may not ask."""
-        if topic not in self._limits:
-            resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-            try:
-                config = self._admin.describe_configs([resource], request_timeout=CALL_TIMEOUT_S)[resource].result()
-                self._limits[topic] = int(config["max.message.bytes"].value)
-            except KafkaException as error:
-                logger.warning("limit of topic %s: %s; taken as %d", topic, error.args[0].str(), RECORD_BYTES_MAX)
-                self._limits[topic] = RECORD_BYTES_MAX
-        return self._limits[topic]
-
-    def _again(self, call: Callable[[], object]) -> None:
-        """Call until it succeeds or fails for good; a retriable answer says that nothing is decided."""
-        until_ms = self._clock.monotonic_ms() + COMMIT_TIMEOUT_MS
-        while True:
-            try:
-                call()
-            except KafkaException as error:
-                if not error.args[0].retriable() or self._clock.monotonic_ms() > until_ms:
-                    raise
-            else:
-                return
-
-    def _abort(self, producer: Producer, error: KafkaException) -> None:
-        """Raise what the failure means: certainly not committed, or in doubt."""
-        cause: KafkaError = error.args[0]
-        if cause.fatal():
-            raise InDoubtError(cause.str()) from error
-        try:
-            self._again(lambda: producer.abort_transaction(CALL_TIMEOUT_S))
-        except KafkaException as abort_error:
-            raise InDoubtError(f"{cause.str()}; and the abort: {abort_error.args[0].str()}") from abort_error
-        raise NotCommittedError(cause.str()) from error
+            self._transactions.commit(
+                transaction, topic=self._settings.tick_topic, group=self._consumer.consumer_group_metadata
+            )
+        except InDoubtError:
+            self._transactions.discard()
+            self._consumer.pause(self._consumer.assignment())
+            raise
 
     def settle(self) -> None:
         """A new producer with the same id: the broker ends the old one's transaction, either way, first."""
-        self._producer = None
-        self._open_producer()
-
-    def _open_producer(self) -> Producer:
-        producer = new_client(Producer, self._settings, transaction_properties(self._settings), logger)
-        try:
-            self._again(lambda: producer.init_transactions(CALL_TIMEOUT_S))
-        except KafkaException as error:
-            message = f"transactional id {self._settings.instance}: {error.args[0].str()}; is the broker reachable?"
-            raise OutsideError(message) from error
-        self._producer = producer
-        return producer
+        self._transactions.open()
+        self._consumer.resume(self._consumer.assignment())
 
     def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
         """See `interfaces.Publisher`."""
@@ -371,7 +343,7 @@ class KafkaLog:
         if not wanted:
             return {}
         name = f"committed offsets of group {self._settings.group}"
-        found = self._ask(name, lambda: self._consumer.committed(wanted, timeout=CALL_TIMEOUT_S))
+        found = self._brokers.ask(name, lambda: self._consumer.committed(wanted, timeout=CALL_TIMEOUT_S))
         return {
             partition.partition: None
             if partition.offset == OFFSET_INVALID
@@ -381,20 +353,8 @@ class KafkaLog:
 
     def close(self) -> None:
         """See `interfaces.Publisher`."""
-        self._producer = None
+        self._transactions.discard()
         self._consumer.close()
-
-    def _ask(self, what: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - the client's own types
-        until_ms = self._clock.monotonic_ms() + self._settings.ask_ms
-        while True:
-            try:
-                return call()
-            except KafkaException as error:
-                cause = error.args[0]
-                if cause.code() not in PASSING or self._clock.monotonic_ms() > until_ms:
-                    message = f"{what} at {self._settings.bootstrap_servers}: {cause.str()}; is the broker up?"
-                    raise OutsideError(message) from error
-                self._clock.sleep_ms(RETRY_MS)
 
     def _owned(self, error: KafkaError) -> OwnedError:
         message = (
@@ -411,44 +371,3 @@ def _origins(messages: list[Message]) -> Callable[[int], Origin]:
         return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
 
     return origin
-
-
-def _produce(producer: Producer, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
-    """Hand records to the client; where its queue is full, wait for it to send some."""
-    for start in range(0, len(records), PRODUCE_RECORDS_MAX):
-        batch = [{"key": key, "value": value} for key, value in records[start : start + PRODUCE_RECORDS_MAX]]
-        while batch:
-            try:
-                queued = producer.produce_batch(topic, batch)
-            except BufferError:
-                queued = 0
-            if queued == len(batch):
-                break
-            failed = [message for message in batch if queued == 0 or "_error" in message]
-            batch = [{"key": message["key"], "value": message["value"]} for message in failed]
-            producer.poll(0.1)
-
-
-def cut(letter: Letter, limit_bytes: int) -> Letter:
-    """The letter itself, or where it is over the topic's limit its beginning, full length and SHA-256 (§1)."""
-    value = letter.value or b""
-    beside_bytes = len(letter.key or b"") + sum(len(name) + len(text or b"") for name, text in letter.headers)
-    room_bytes = limit_bytes - beside_bytes - RECORD_OVERHEAD_BYTES
-    if len(value) <= room_bytes:
-        return letter
-    headers = [
-        *letter.headers,
-        ("source.length", str(len(value)).encode()),
-        ("source.sha256", hashlib.sha256(value).hexdigest().encode()),
-    ]
-    return Letter(letter.topic, letter.key, value[: max(0, room_bytes)], headers)
-
-
-def _produce_letter(producer: Producer, letter: Letter) -> None:
-    while True:
-        try:
-            producer.produce(letter.topic, letter.value, letter.key, headers=list(letter.headers))
-        except BufferError:
-            producer.poll(0.1)
-        else:
-            return

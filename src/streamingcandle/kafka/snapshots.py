@@ -15,8 +15,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import Clock
+from streamingcandle.kafka.brokers import PASSING
 from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
-from streamingcandle.kafka.log import PASSING
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.state.files import SLOTS
 
@@ -101,7 +101,7 @@ class KafkaSnapshots:
                 yield whole
 
     def _read(self, number: int) -> list[Message]:
-        consumer = new_client(Consumer, self._settings, reader_properties(self._settings), logger)
+        consumer = new_client(Consumer, self._settings, reader_properties(self._settings))
         try:
             place = TopicPartition(self._topic, number, 0)
             begin, end = self._watermarks(consumer, place)
@@ -144,7 +144,7 @@ class KafkaSnapshots:
 
     @cached_property
     def _producer(self) -> Producer:
-        return new_client(Producer, self._settings, producer_properties(self._settings), logger)
+        return new_client(Producer, self._settings, producer_properties(self._settings))
 
     @cached_property
     def _count(self) -> int:

@@ -1,6 +1,5 @@
 """Topics on a broker: made and checked as the service needs them."""
 
-import logging
 from collections.abc import Mapping
 
 from confluent_kafka import KafkaError, KafkaException
@@ -9,8 +8,6 @@ from confluent_kafka.cimpl import NewTopic
 
 from streamingcandle.errors import OutsideError
 from streamingcandle.kafka.client import KafkaSettings, admin_properties, new_client
-
-logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
 # Candles are a history: the later record of a window wins, and compaction would lose the earlier ones.
@@ -27,7 +24,7 @@ def ensure_topics(
     config: Mapping[str, str] = CONFIG,
 ) -> list[tuple[str, str]]:
     """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses."""
-    admin = new_client(AdminClient, settings, admin_properties(settings), logger)
+    admin = new_client(AdminClient, settings, admin_properties(settings))
     there = partition_counts(settings)
     missing = [name for name in names if name not in there]
     new = [
@@ -49,7 +46,7 @@ def ensure_topics(
 def partition_counts(settings: KafkaSettings) -> dict[str, int]:
     """Every topic we may see and its number of partitions. OutsideError without a broker."""
     try:
-        metadata = new_client(AdminClient, settings, admin_properties(settings), logger).list_topics(timeout=TIMEOUT_S)
+        metadata = new_client(AdminClient, settings, admin_properties(settings)).list_topics(timeout=TIMEOUT_S)
     except KafkaException as error:
         message = f"broker {settings.bootstrap_servers}: {error.args[0].str()}; is it up, and the address right?"
         raise OutsideError(message) from error

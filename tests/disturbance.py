@@ -1,0 +1,297 @@
+"""A deployment to disturb: processes of the service, a feed, and what must hold at the end whatever happened.
+
+What must hold: of each window the last candle published is the reference's, no candle and no dead letter is
+there twice, and every tick is committed.
+"""
+
+import hashlib
+import os
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from broker import Broker, spawn
+from program import LABELS, PROGRAM, Key, differences, environment, read_topic, rules, run_well, values
+from streamingcandle.candles.candle import Candle, decode_candle
+from streamingcandle.candles.reference import Record, Reference
+from streamingcandle.clock import SystemClock
+from streamingcandle.kafka.brokers import PASSING
+from streamingcandle.simulation.market import Market, MarketTick, ticks
+
+OPEN_MS = 1_767_325_500_000
+"""2026-01-02 09:15 in Kolkata."""
+RATE_PER_S = 5
+LIMIT_S = 60.0
+"""For what must come: takes seconds at most on an idle machine."""
+PROBE_MS = 50
+STOP_LIMIT_S = 5.0
+GARBAGE_EVERY = 250
+QUICK = {
+    "STREAMINGCANDLE_KAFKA_SESSION_TIMEOUT_MS": "6000",
+    "STREAMINGCANDLE_KAFKA_HEARTBEAT_INTERVAL_MS": "500",
+}
+"""A member that went away is noticed within seconds."""
+
+Letters = list[tuple[object, ...]]
+
+_clock = SystemClock()
+_references: dict[str, dict[Key, Candle]] = {}
+
+
+def market(count: int, *, instruments: int = 60, seed: int = 11) -> list[MarketTick]:
+    """Ticks of a past session, 1 % of them out of order, and some garbage among them."""
+    found = list(ticks(Market(instruments, seed=seed), start_ms=OPEN_MS, rate_per_s=RATE_PER_S, count=count))
+    for index in range(GARBAGE_EVERY - 1, count, GARBAGE_EVERY):
+        found[index] = MarketTick(found[index].at_ms, found[index].key, b"garbage %d" % index)
+    return found
+
+
+def await_that(is_so: Callable[[], bool], what: str, *, limit_s: float = LIMIT_S) -> float:
+    """Return when it is so, and after how many seconds."""
+    began_ms = _clock.monotonic_ms()
+    while not is_so():
+        assert _clock.monotonic_ms() < began_ms + limit_s * 1_000, f"after {limit_s:.0f} s still not: {what}"
+        _clock.sleep_ms(PROBE_MS)
+    return (_clock.monotonic_ms() - began_ms) / 1_000
+
+
+class Service:
+    """One process of the service; whoever starts it ends it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    @property
+    def text(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def await_line(self, text: str, *, count: int = 1, limit_s: float = LIMIT_S) -> float:
+        """Until it has said that so often; after how many seconds."""
+        return await_that(lambda: self.text.count(text) >= count, f"{text!r} in {self.text[-3_000:]}", limit_s=limit_s)
+
+    def await_end(self, limit_s: float = LIMIT_S) -> int:
+        """Its exit code."""
+        return self.process.wait(limit_s)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code, which must come in time."""
+        self.process.terminate()
+        return self.process.wait(STOP_LIMIT_S)
+
+    def kill(self) -> None:
+        """SIGKILL, frozen or not."""
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP; returns when every thread stands."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Deployment:
+    """A tick topic, its candle topics, and processes over them. Leaving it ends what is left of those."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        prefix: str,
+        folder: Path,
+        *,
+        partitions: int = 3,
+        through: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`through`: where the service finds the brokers, if not at the broker's own port; the rest goes inside."""
+        self.bootstrap = broker.inside_bootstrap
+        self.partitions = partitions
+        self.prefix = prefix
+        self.folder = folder
+        self.variables = environment(prefix, folder, through or broker.bootstrap) | QUICK | dict(settings or {})
+        self.tick_topic = f"{prefix}-ticks"
+        self.candle_topics = [f"{prefix}-{label[:-1]}-min-candle" for label in LABELS]
+        self.letter_topic = f"{prefix}-app-dead-letters"
+        self.sent = 0
+        self._garbage = 0
+        self._services: list[Service] = []
+        self._producer = Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "log_level": 0,
+            }
+        )
+        inside = self.variables | {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
+        run_well(inside, "topics", "ensure", "--partitions", str(partitions))
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        self._asker = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": f"{prefix}-app",
+                "isolation.level": "read_committed",
+                "log_level": 0,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for service in self._services:
+            service.kill()
+        self._asker.close()
+
+    # ---- processes
+
+    def start(self, *arguments: str, settings: Mapping[str, str] | None = None) -> Service:
+        """Start `run`; it need not be ready when this returns."""
+        log = self.folder / f"service-{len(self._services)}.log"
+        variables = self.variables | dict(settings or {})
+        ours = [f"{name}={value}" for name, value in variables.items() if name.startswith("STREAMINGCANDLE_")]
+        with log.open("wb") as output:
+            process = spawn(["/usr/bin/env", *ours, PROGRAM, "run", *arguments], cwd=self.folder, output=output)
+        service = Service(process, log)
+        self._services.append(service)
+        return service
+
+    def stop_all(self) -> None:
+        """SIGTERM to all that run; each must end well."""
+        running = [service for service in self._services if service.process.poll() is None]
+        for service in running:
+            assert service.stop() == 0, service.text[-3_000:]
+
+    # ---- the feed
+
+    def feed(self, feed: Sequence[MarketTick]) -> None:
+        """Append; there when it returns."""
+        for tick in feed:
+            self._append(tick)
+        assert self._producer.flush(LIMIT_S) == 0
+
+    @contextmanager
+    def feeding(self, feed: Sequence[MarketTick], *, rate_per_s: int) -> Iterator[threading.Thread]:
+        """Append at a rate, in the background; all of it is there when the context is left."""
+        over = threading.Event()
+
+        def work() -> None:
+            began_ms = _clock.monotonic_ms()
+            for index, tick in enumerate(feed):
+                due_ms = began_ms + index * 1_000 // rate_per_s
+                if not over.is_set() and due_ms > _clock.monotonic_ms():
+                    self._producer.poll(0)
+                    over.wait((due_ms - _clock.monotonic_ms()) / 1_000)
+                self._append(tick)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            over.set()
+            thread.join()
+            assert self._producer.flush(LIMIT_S) == 0
+
+    def _append(self, tick: MarketTick) -> None:
+        self._producer.produce(self.tick_topic, tick.value, tick.key, timestamp=tick.at_ms)
+        self.sent += 1
+        self._garbage += tick.value.startswith(b"garbage")
+
+    # ---- what there is
+
+    def committed(self) -> int:
+        """How many ticks the group has committed: the topic has no other records."""
+        asked = [TopicPartition(self.tick_topic, number) for number in range(self.partitions)]
+        found: list[TopicPartition] = []
+
+        def ask() -> bool:
+            try:
+                found[:] = self._asker.committed(asked, timeout=LIMIT_S)
+            except KafkaException as error:  # a coordinator that has just come up
+                return error.args[0].code() not in PASSING
+            return True
+
+        await_that(ask, "an answer of the group's coordinator")
+        return sum(max(0, partition.offset) for partition in found)
+
+    def await_committed(self, count: int | None = None, *, limit_s: float = LIMIT_S) -> float:
+        """Until the group has committed so many ticks, or all that were sent; after how many seconds."""
+        wanted = self.sent if count is None else count
+        return await_that(lambda: self.committed() >= wanted, f"{wanted} ticks committed", limit_s=limit_s)
+
+    def candle_count(self) -> int:
+        """Offsets that a read_committed reader sees in the topics of the shortest and of the longest timeframe."""
+        return sum(len(read_topic(self.bootstrap, topic)) for topic in self.candle_topics[:1])
+
+    def _is_settled(self) -> bool:
+        """Whether readers of committed records see the end: a commit is answered before its marks are written."""
+        ends = []
+        for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
+            places = [
+                TopicPartition(topic, number)
+                for topic in (*self.candle_topics, self.letter_topic)
+                for number in range(self.partitions)
+            ]
+            answers = self._admin.list_offsets(
+                {place: OffsetSpec.latest() for place in places},  # type: ignore[no-untyped-call]
+                isolation_level=isolation,
+                request_timeout=LIMIT_S,
+            )
+            ends.append([answer.result().offset for answer in answers.values()])
+        return ends[0] == ends[1]
+
+    # ---- what must hold
+
+    def check(self) -> None:
+        """A last run commits what is left and publishes the windows still open; then compare."""
+        inside = self.variables | {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
+        run_well(inside, "run", "--until-end", "--flush")
+        assert self.committed() == self.sent
+        await_that(self._is_settled, "all transactions ended")
+        found: dict[Key, Candle] = {}
+        seen: Counter[tuple[object, ...]] = Counter()
+        for topic in self.candle_topics:
+            for message in read_topic(self.bootstrap, topic):
+                candle = decode_candle(message.value() or b"")
+                key = ((message.key() or b"").decode(), candle.timeframe, candle.window_start_millis)
+                found[key] = candle
+                seen[key, values(candle)] += 1
+        assert [key for key, count in seen.items() if count > 1] == []
+        assert differences(found, reference(read_topic(self.bootstrap, self.tick_topic))) == []
+        letters = Counter(map(_source_of, read_topic(self.bootstrap, self.letter_topic)))
+        assert set(letters.values()) <= {1}
+        assert len(letters) == self._garbage, sorted(letters)
+
+
+def _source_of(letter: Message) -> tuple[object, ...]:
+    headers = dict(letter.headers() or [])
+    return headers["source.partition"], headers["source.offset"], letter.value()
+
+
+def reference(messages: Sequence[Message]) -> dict[Key, Candle]:
+    """What the reference makes of these ticks: computed once for tests that feed the same."""
+    records = [(m.partition() or 0, Record(m.value(), m.timestamp()[1], m.offset() or 0)) for m in messages]
+    digest = hashlib.sha256(repr(records).encode()).hexdigest()
+    if digest not in _references:
+        references: dict[int, Reference] = {}
+        for number, record in records:
+            references.setdefault(number, Reference(rules(), number)).fold(record)
+        _references[digest] = {key: candle for one in references.values() for key, candle in one.candles().items()}
+    return _references[digest]
