@@ -8,10 +8,9 @@ from pathlib import Path
 import msgspec
 
 from streamingcandle import __version__
+from streamingcandle.state.files import PART_SUFFIX
 
 NAME = "owner"
-PART_SUFFIX = ".part"
-"""A file still being written, or left by a crash."""
 
 
 class Owner(msgspec.Struct, frozen=True):
