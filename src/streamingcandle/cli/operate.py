@@ -20,13 +20,15 @@ from streamingcandle.cli.world import World, examples, stop_on_signals
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError, OutsideError
-from streamingcandle.interfaces import Log
+from streamingcandle.interfaces import Clock, Log
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.simulation.market import Market, day_number, session_open_ms, ticks
+from streamingcandle.state.directory import Instance
 
 logger = logging.getLogger(__name__)
 
 TOPIC_PROBE_MS = 250
+HOLD_MS = 1_000
 GC_OBJECTS = 200_000
 """Messages come and go by the ten thousand without a cycle: looking for one at each 700 takes a tenth of the time."""
 DEMO_INSTRUMENTS = 40
@@ -60,13 +62,27 @@ def run_command(world: World, *, until_end: bool, flush: bool, adopt: bool, inst
         _await_topic(world, log, is_stopping)
         path = settings.path(is_until_end=until_end, is_flush=flush, is_adopting=adopt)
         snapshots = world.open_snapshots(claimed, log)
-        pipeline.run(log, world.clock, settings.rules(), path, is_stopping, snapshots)
+        is_over = _held(claimed, world.clock, is_stopping)
+        pipeline.run(log, world.clock, settings.rules(), path, is_over, snapshots)
         for store in snapshots:
             store.close()
     finally:
         log.close()
-        if claimed is not None:
-            claimed.release()
+        claimed.release()
+
+
+def _held(instance: Instance, clock: Clock, is_stopping: Callable[[], bool]) -> Callable[[], bool]:
+    """Ask `is_stopping`, and see to our place among the processes of this host once a second."""
+    next_ms = 0
+
+    def is_over() -> bool:
+        nonlocal next_ms
+        if (now_ms := clock.monotonic_ms()) >= next_ms:
+            next_ms = now_ms + HOLD_MS
+            instance.hold()
+        return is_stopping()
+
+    return is_over
 
 
 def _await_topic(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:

@@ -80,24 +80,29 @@ class World:
         """For clients outside of the group."""
         return self.settings.kafka_settings(f"{self.settings.text('application_id')}-cli")
 
-    def open_snapshots(self, instance: Instance | None, log: Log) -> list[Snapshots]:
+    def open_snapshots(self, instance: Instance, log: Log) -> list[Snapshots]:
         """Where the states of `log` are kept, the nearest first."""
-        folder = self.store_path.parent if instance is None else instance.path
-        stores: list[Snapshots] = [FileSnapshots(folder)]
+        stores: list[Snapshots] = [] if instance.path is None else [FileSnapshots(instance.path)]
         if self.settings.bootstrap_servers is not None:
             topic = f"{self.settings.text('application_id')}-snapshots"
             stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=len(log.partitions())))
         return stores
 
-    def open_log(self, instance: int | None, is_stopping: Callable[[], bool]) -> tuple[Log, Instance | None]:
+    def open_log(self, instance: int | None, is_stopping: Callable[[], bool]) -> tuple[Log, Instance]:
         """The log to run on, and the instance claimed for it: keep both as long as it runs."""
         application_id = self.settings.text("application_id")
         if self.settings.bootstrap_servers is None:
+            # Its own lock first: a second process is refused rather than made instance 1.
             topic = self.settings.text("tick_topic")
-            return EmbeddedLog(self.embedded_store(), group=application_id, topic=topic, clock=self.clock), None
-        claimed = claim(Path(self.settings.text("state_dir")), application_id, number=instance)
+            log = EmbeddedLog(self.embedded_store(), group=application_id, topic=topic, clock=self.clock)
+            return log, self._claim(application_id, instance)
+        claimed = self._claim(application_id, instance)
         settings = self.settings.kafka_settings(claimed.identity(application_id))
         return KafkaLog(settings, self.clock, is_stopping), claimed
+
+    def _claim(self, application_id: str, number: int | None) -> Instance:
+        base = Path(self.settings.text("state_dir"))
+        return claim(base, application_id, now_ms=self.clock.wall_ms(), number=number)
 
     def open_sink(self) -> TickSink:
         """Where ticks go."""
