@@ -6,21 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from contract.simulated_world import RealHost
 from streamingcandle.clock import SystemClock
 from streamingcandle.interfaces import Snapshots
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.snapshots import KafkaSnapshots
+from streamingcandle.simulation.snapshots import Shelf, SimulatedSnapshots
 from streamingcandle.state.files import FileSnapshots
 
 OpenStore = Callable[[], Snapshots]
 """The same place again, as the next process finds it."""
 
 
-@pytest.fixture(params=["files", "kafka"])
+@pytest.fixture(params=["files", "simulated", "kafka"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path, topic_prefix: str) -> OpenStore:
     """Give a way to open one place again and again."""
     if request.param == "files":
         return lambda: FileSnapshots(tmp_path / "instance-0")
+    if request.param == "simulated":
+        shelf = Shelf()
+        return lambda: SimulatedSnapshots("shelf", shelf, RealHost(SystemClock()))
     broker = request.getfixturevalue("broker")
     settings = KafkaSettings(
         bootstrap_servers=broker.bootstrap, group=topic_prefix, tick_topic="-", instance=topic_prefix

@@ -15,7 +15,7 @@ import msgspec
 from streamingcandle import partition as partition_module
 from streamingcandle.candles import feed_clock
 from streamingcandle.candles.book import new_book
-from streamingcandle.candles.commit import Commit
+from streamingcandle.candles.commit import Commit, Fingerprint
 from streamingcandle.candles.feed_clock import FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Records
@@ -24,6 +24,7 @@ from streamingcandle.pipeline import Path
 from streamingcandle.restore import Restorer
 from streamingcandle.simulation.log import SimulatedLog
 from streamingcandle.simulation.search import cores, findings, pin
+from streamingcandle.state.snapshot import Snapshot
 
 SEEDS_MAX = 2_000
 
@@ -170,6 +171,19 @@ def _adopt_with_letters(self: InputPartition, commit: Commit, committed: Any) ->
     self._tell_book()
 
 
+def _check_all_but_log(self: Restorer, snapshot: Snapshot, partition: InputPartition) -> None:
+    fingerprint = Fingerprint(-1, 0, 0, self._log.topic_id())
+    _check(self, msgspec.structs.replace(snapshot, fingerprint=fingerprint), partition)
+
+
+def _check_all_but_offset(self: Restorer, snapshot: Snapshot, partition: InputPartition) -> None:
+    offset = min(snapshot.offset, partition.committed.offset)
+    _check(self, msgspec.structs.replace(snapshot, offset=offset), partition)
+
+
+_check = Restorer._check  # noqa: SLF001
+
+
 class _OneTotal:
     """A book that lets only those totals count that the shortest timeframe is in time for."""
 
@@ -212,6 +226,8 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "the producer kept after a commit in doubt": ((Path, "_settle", _not_settled),),
     "a settled commit believed to have landed": ((Path, "_settle", _believed_landed),),
     "the fold started at the session's open": ((Restorer, "_fold_from_day_start", _fold_from_open),),
+    "a snapshot of another log believed": ((Restorer, "_check", _check_all_but_log),),
+    "a snapshot ahead of the offset believed": ((Restorer, "_check", _check_all_but_offset),),
     "a window forgotten within a batch": ((InputPartition, "fold", _fold_forgetting),),
     "letters kept over a commit": ((InputPartition, "adopt", _adopt_with_letters),),
     "one running total over all timeframes": ((partition_module, "new_book", _book_of_one_total),),

@@ -51,7 +51,7 @@ class _Audit:
         self.number = number
         self.truth = Truth(outcome.broker.ticks[number])
         self.versions = Versions(self.story.rules(self.story.final), number)
-        self.clock, self.reader_clock = TrueClock(), TrueClock()
+        self.clock = TrueClock()
         self.visible_ms: dict[int, int] = {}
         self.read = 0
         self.commit = Commit()
@@ -128,8 +128,7 @@ class _Audit:
             self.read += 1
             verdict = self.versions.fold(record_of(entry))
             self.visible_ms[entry.offset] = self.truth.visible_ms(entry)
-            self.clock.take(entry, verdict, entry.appended_ms)
-            self.reader_clock.take(entry, verdict, read_ms)
+            self.clock.take(entry, verdict, read_ms)
             if labels is None:
                 continue
             if verdict.kind == "rejected":
@@ -235,7 +234,7 @@ class _Audit:
             from_ms, offset = self.newcomers.get(window[1], (0, 0))
             if candle.window_end_millis <= from_ms and candle.source_offset < offset:
                 continue
-            due_ms = self.reader_clock.reaches_ms(candle.window_end_millis + self.story.final.grace_ms, self.truth)
+            due_ms = self.clock.reaches_ms(candle.window_end_millis + self.story.final.grace_ms, self.truth)
             if due_ms is None:
                 continue
             seen_ms = self.visible_ms[candle.source_offset]

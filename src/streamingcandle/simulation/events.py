@@ -6,6 +6,7 @@ from streamingcandle.candles.rules import Rules
 from streamingcandle.candles.session import Calendar, load_calendar
 from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.simulation.log import Fate
+from streamingcandle.simulation.snapshots import Harm
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +16,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: int
     commit_interval_ms: int = 1_000
     candles_max: int = 20_000
+    snapshot_interval_ms: int = 30_000
     is_until_end: bool = False
     is_flush: bool = False
     is_static: bool = True
@@ -107,6 +109,23 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     number: int
 
 
+class Spoil(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something becomes of a partition's snapshots in an instance's folder, or in the topic (`instance` is empty)."""
+
+    at_ms: int
+    instance: str
+    partition: int
+    how: Harm
+
+
+class Store(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A place for snapshots can be written and read no more, or can again."""
+
+    at_ms: int
+    instance: str
+    is_failing: bool
+
+
 class Night(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Whatever still runs ends: a leap in time follows."""
 
@@ -120,7 +139,7 @@ class Heal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     plan: Plan
 
 
-Event = Tick | Upstream | Start | Stop | Kill | Freeze | Doubt | Lag | Step | Share | Night | Heal
+Event = Tick | Upstream | Start | Stop | Kill | Freeze | Doubt | Lag | Step | Share | Spoil | Store | Night | Heal
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,6 +104,10 @@ class SimulatedLog:
         if coming:
             self.delivered.update(dict.fromkeys(coming, 0))
             self._positions.update(listener.assigned(coming))
+            self._joined(coming)
+
+    def _joined(self, partitions: Sequence[int]) -> None:
+        """These have become ours."""
 
     def _is_readable(self) -> bool:
         return self._host.records_max() > 0 and any(

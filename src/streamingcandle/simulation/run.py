@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -11,9 +11,9 @@ from random import Random
 import msgspec
 
 from streamingcandle import pipeline
-from streamingcandle.candles.rules import Rules
+from streamingcandle.candles.book import Book
 from streamingcandle.errors import OwnedError
-from streamingcandle.interfaces import Clock, Listener, Log, Records, Transaction
+from streamingcandle.interfaces import Listener, Records, Transaction
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.simulation.broker import Broker
 from streamingcandle.simulation.broker import Upstream as OpenUpstream
@@ -28,15 +28,18 @@ from streamingcandle.simulation.events import (
     Night,
     Plan,
     Share,
+    Spoil,
     Start,
     Step,
     Stop,
+    Store,
     Story,
     Tick,
     Upstream,
 )
 from streamingcandle.simulation.log import SimulatedLog
 from streamingcandle.simulation.process import Process
+from streamingcandle.simulation.snapshots import Shelf, SimulatedSnapshots, harm
 
 SESSION_MS = 4_000
 """A member that is not heard of for this long loses its place."""
@@ -46,8 +49,6 @@ SPINS_MAX = 50
 STOP_MS_MAX = 20_000
 FLUSH_MS_MAX = 60_000
 DEAD_LETTERS, LATE = "dead-letters", "late"
-
-Program = Callable[[Log, Clock, Rules, PathSettings, Callable[[], bool]], None]
 
 
 class Outcome(msgspec.Struct):
@@ -76,6 +77,16 @@ class Witness(SimulatedLog):
         self._faults = faults
         self._who = f"{host.instance} life {host.life}"
         self._spins = 0
+        self._loaded: dict[int, int] = {}
+        """By partition: how many records are in the snapshot that was restored."""
+
+    def _joined(self, partitions: Sequence[int]) -> None:
+        for number in partitions:
+            self._loaded[number] = self._book(number).ledger()["read"]
+
+    def _book(self, number: int) -> Book:
+        assert isinstance(self.listener, pipeline.Path)
+        return self.listener.partitions[number].book
 
     def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
         """See `interfaces.Reader`. Who asks again and again without waiting, for nothing, wastes a core."""
@@ -88,11 +99,10 @@ class Witness(SimulatedLog):
     def commit(self, transaction: Transaction) -> None:
         """See `interfaces.Publisher`."""
         self._spins = 0
-        partitions = getattr(self.listener, "partitions", {})
         for number in transaction.offsets:
-            ledger = partitions[number].book.ledger()
+            ledger = self._book(number).ledger()
             kinds = sum(ledger[kind] for kind in ("folded", "quotes", "outside", "late", "rejected"))
-            delivered = self.delivered[number]
+            delivered = self.delivered[number] + self._loaded[number]
             if not ledger["read"] == kinds == delivered:
                 self._faults.append(f"{self._who}, partition {number}: ledger of {delivered} records: {ledger}")
         super().commit(transaction)
@@ -112,6 +122,8 @@ class Stage:
         self._all: list[Process] = []
         self._lives: Counter[str] = Counter()
         self._upstreams: dict[int, OpenUpstream] = {}
+        self._shelves: defaultdict[str, Shelf] = defaultdict(Shelf)
+        """By instance the folder's, and under no name the topic's."""
 
     def play(self) -> Outcome:
         """From the first event to the end, when every process has gone."""
@@ -135,6 +147,8 @@ class Stage:
                 names = sorted(self.broker.group.identities())
                 Random(number).shuffle(names)
                 self.broker.group.share_out(names)
+            case Spoil() | Store():
+                self._harm(event)
             case Night():
                 for each in list(self._all):
                     each.end()
@@ -161,6 +175,16 @@ class Stage:
                 process.clock.wall_error_ms = wall_error_ms
             case _:
                 raise ValueError(event)
+
+    def _harm(self, event: Spoil | Store) -> None:
+        shelf = self._shelves[event.instance]
+        if isinstance(event, Store):
+            shelf.is_failing = event.is_failing
+            return
+        process = self._processes.get(event.instance or self.story.instances[0])
+        rules = self.story.rules(process.plan if process else self.story.final)
+        ticks = self.broker.ticks[event.partition]
+        harm(shelf, event.how, event.partition, ticks, rules, self.broker.topic_id, Random(event.at_ms))
 
     # ---- the tick topic
 
@@ -213,10 +237,16 @@ class Stage:
             ),
             commit_interval_ms=plan.commit_interval_ms,
             candles_max=plan.candles_max,
+            snapshot_interval_ms=plan.snapshot_interval_ms,
             is_until_end=plan.is_until_end,
             is_flush=plan.is_flush,
         )
-        pipeline.run(log, process.clock, self.story.rules(plan), settings, lambda: process.is_stopping)
+        snapshots = [
+            SimulatedSnapshots("folder", self._shelves[process.instance], process),
+            SimulatedSnapshots("topic", self._shelves[""], process),
+        ]
+        rules = self.story.rules(plan)
+        pipeline.run(log, process.clock, rules, settings, lambda: process.is_stopping, snapshots)
         log.close()
 
     def _ended(self, process: Process) -> None:
@@ -237,6 +267,8 @@ class Stage:
     def _heal(self, plan: Plan) -> None:
         """End all trouble: one process an instance, under the last plan, and nothing undecided upstream."""
         self.healed_ms = self.time.now_ms
+        for shelf in self._shelves.values():
+            shelf.is_failing = False
         for number, upstream in self._upstreams.items():
             if upstream.state == "open":
                 partition = next(each for each in self.broker.ticks if each.has_open(upstream))

@@ -1,5 +1,6 @@
 """One seed, one story: what is traded, who runs when, and what goes wrong."""
 
+from collections.abc import Sequence
 from random import Random
 
 import msgspec
@@ -16,14 +17,17 @@ from streamingcandle.simulation.events import (
     Night,
     Plan,
     Share,
+    Spoil,
     Start,
     Step,
     Stop,
+    Store,
     Story,
     Upstream,
 )
 from streamingcandle.simulation.feed import Feed
 from streamingcandle.simulation.log import Fate
+from streamingcandle.simulation.snapshots import Harm
 
 MIDNIGHT_MS = 1_767_292_200_000
 """Friday, 2026-01-02, 00:00 in India."""
@@ -39,6 +43,7 @@ MONDAY_UTC_MS = 3 * DAY_MS + (5 * 60 + 30) * 60_000
 RECOVERY_MS = 15_000
 """After the trouble has ended: sessions run out, transactions left open as well, books are restored."""
 FATES: tuple[Fate, ...] = ("aborts", "lands unsaid", "is lost", "lands later")
+HARMS: tuple[Harm, ...] = ("lost", "newest lost", "damaged", "cut off", "foreign", "ahead")
 NIGHT_MS = 20_000
 """After an act whoever has not stopped by himself is ended."""
 MINUTE_MS = 60_000
@@ -82,6 +87,7 @@ class _Teller:
             grace_ms=self._grace_ms(),
             commit_interval_ms=rng.choice((300, 1_000, 1_000, 5_000)),
             candles_max=rng.choice((20_000, 20_000, 20_000, 3)),
+            snapshot_interval_ms=rng.choice((300, 2_000, 10_000, 3_600_000)),
             is_static=self._is_static,
             slow_calls=rng.choice((0.0, 0.05, 0.3)),
         )
@@ -191,37 +197,62 @@ class _Teller:
         return Kill(at_ms=at_ms, instance=instance, calls=self._rng.randint(1, 12))
 
     def _trouble_at(self, at_ms: int) -> None:
-        rng = self._rng
-        instance = rng.choice(self._instances)
         kinds = {
-            "kill": 4, "stop": 2, "freeze": 3, "doubt": 6, "lag": 2, "twin": 1, "share": 2,
-            "deploy": 3, "roll": 1, "flush": 1, "step": 3 if self._has_steps else 0, "leave": 1,
+            self._end: 6, self._freeze: 3, self._doubt: 6, self._lag: 2, self._twin: 1, self._share: 2, self._leave: 1,
+            self._spoil: 2, self._store: 1, self._deploy: 3, self._roll: 1, self._flush: 1,
+            self._step: 3 if self._has_steps else 0,
         }  # fmt: skip
-        kind = rng.choices(list(kinds), list(kinds.values()))[0]
-        if kind in ("kill", "stop"):
-            self._add(self._kill(at_ms, instance) if kind == "kill" else Stop(at_ms=at_ms, instance=instance))
-            back_ms = at_ms + rng.choice((1_000, 1_000, 5_000, 12_000))
-            self._add(Start(at_ms=back_ms, instance=instance, plan=self._host_plan()))
-        elif kind == "freeze":
-            duration_ms = rng.choice((1_000, 5_000, 5_000, 8_000, 20_000))
-            self._add(Freeze(at_ms=at_ms, instance=instance, calls=rng.randint(1, 12), duration_ms=duration_ms))
-        elif kind == "doubt":
-            chosen = tuple(rng.choice(FATES) for _ in range(rng.choice((1, 1, 2, 3))))
-            self._add(Doubt(at_ms=at_ms, instance=instance, fates=chosen))
-        elif kind == "lag":
-            self._add(Lag(at_ms=at_ms, instance=instance, records_max=rng.choice((0, 1, 1, 2))))
-            self._add(Lag(at_ms=at_ms + rng.randint(2_000, 20_000), instance=instance, records_max=200))
-        elif kind == "twin":
-            self._add(Start(at_ms=at_ms, instance=instance, plan=self._host_plan()))
-        elif kind == "share":
-            self._add(Share(at_ms=at_ms, number=rng.randrange(1_000)))
-        elif kind == "step":
-            error_ms = rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS))
-            self._add(Step(at_ms=at_ms, instance=instance, wall_error_ms=error_ms))
-        elif kind == "leave":
-            self._add(Stop(at_ms=at_ms, instance=instance))
-        else:
-            self._replan(kind, at_ms)
+        self._rng.choices(list(kinds), list(kinds.values()))[0](at_ms, self._rng.choice(self._instances))
+
+    def _end(self, at_ms: int, instance: str) -> None:
+        rng = self._rng
+        self._add(
+            rng.choice((self._kill(at_ms, instance), self._kill(at_ms, instance), Stop(at_ms=at_ms, instance=instance)))
+        )
+        self._start(at_ms + rng.choice((1_000, 1_000, 5_000, 12_000)), instance)
+
+    def _start(self, at_ms: int, instance: str) -> None:
+        self._add(Start(at_ms=at_ms, instance=instance, plan=self._host_plan()))
+
+    def _freeze(self, at_ms: int, instance: str) -> None:
+        calls, duration_ms = self._rng.randint(1, 12), self._rng.choice((1_000, 5_000, 5_000, 8_000, 20_000))
+        self._add(Freeze(at_ms=at_ms, instance=instance, calls=calls, duration_ms=duration_ms))
+
+    def _doubt(self, at_ms: int, instance: str) -> None:
+        chosen = tuple(self._rng.choice(FATES) for _ in range(self._rng.choice((1, 1, 2, 3))))
+        self._add(Doubt(at_ms=at_ms, instance=instance, fates=chosen))
+
+    def _lag(self, at_ms: int, instance: str) -> None:
+        self._add(Lag(at_ms=at_ms, instance=instance, records_max=self._rng.choice((0, 1, 1, 2))))
+        self._add(Lag(at_ms=at_ms + self._rng.randint(2_000, 20_000), instance=instance, records_max=200))
+
+    def _twin(self, at_ms: int, instance: str) -> None:
+        """Another process of the instance, while the one before runs still."""
+        self._start(at_ms, instance)
+
+    def _leave(self, at_ms: int, instance: str) -> None:
+        self._add(Stop(at_ms=at_ms, instance=instance))
+
+    def _share(self, at_ms: int, _instance: str) -> None:
+        self._add(Share(at_ms=at_ms, number=self._rng.randrange(1_000)))
+
+    def _step(self, at_ms: int, instance: str) -> None:
+        error_ms = self._rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS))
+        self._add(Step(at_ms=at_ms, instance=instance, wall_error_ms=error_ms))
+
+    def _spoil(self, at_ms: int, instance: str) -> None:
+        """Something becomes of snapshots; mostly it shows at once, to who takes the partition over next."""
+        rng = self._rng
+        number, where = rng.randrange(self._partitions), rng.choice((instance, ""))
+        self._add(Spoil(at_ms=at_ms, instance=where, partition=number, how=rng.choice(HARMS)))
+        if rng.random() < 0.7:
+            self._add(self._kill(at_ms, instance))
+            self._start(at_ms + 1_000, instance)
+
+    def _store(self, at_ms: int, instance: str) -> None:
+        where = self._rng.choice((instance, ""))
+        self._add(Store(at_ms=at_ms, instance=where, is_failing=True))
+        self._add(Store(at_ms=at_ms + self._rng.randint(1_000, 20_000), instance=where, is_failing=False))
 
     def _changed_plan(self) -> Plan:
         rng = self._rng
@@ -232,18 +263,27 @@ class _Teller:
             grace_ms=self._grace_ms(),
         )
 
-    def _replan(self, kind: str, at_ms: int) -> None:
-        """Changed rules for all, for some, or a run that ends with a flush between two of the service."""
+    def _deploy(self, at_ms: int, _instance: str) -> None:
+        """All restart under changed rules."""
+        self._plan = self._changed_plan()
+        self._restart(at_ms, self._instances)
+
+    def _roll(self, at_ms: int, _instance: str) -> None:
+        """Some do; the others still run under the old ones."""
+        self._plan = self._changed_plan()
+        self._restart(at_ms, [instance for instance in self._instances if self._rng.random() < 0.5])
+
+    def _flush(self, at_ms: int, _instance: str) -> None:
+        """All stop, one runs to the end and flushes, all go on."""
+        flushing = msgspec.structs.replace(self._host_plan(), is_until_end=True, is_flush=True)
+        self._restart(at_ms, self._instances, flushing)
+
+    def _restart(self, at_ms: int, instances: Sequence[str], between: Plan | None = None) -> None:
         rng = self._rng
         back_ms = at_ms + rng.choice((1_000, 6_000))
-        if kind in ("deploy", "roll"):
-            self._plan = self._changed_plan()
-        for instance in self._instances:
-            if kind == "roll" and rng.random() < 0.5:  # the others still run under the old ones
-                continue
+        if between is not None:
+            self._add(Start(at_ms=back_ms, instance=self._instances[0], plan=between))
+            back_ms += rng.choice((2_000, 10_000))
+        for instance in instances:
             self._add(rng.choice((Stop(at_ms=at_ms, instance=instance), self._kill(at_ms, instance))))
-            if kind == "flush" and instance == self._instances[0]:
-                flushing = msgspec.structs.replace(self._host_plan(), is_until_end=True, is_flush=True)
-                self._add(Start(at_ms=back_ms, instance=instance, plan=flushing))
-                back_ms += rng.choice((2_000, 10_000))
-            self._add(Start(at_ms=back_ms, instance=instance, plan=self._host_plan()))
+            self._start(back_ms, instance)

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from streamingcandle.candles.reference import CLOCK_LEAD_MS, Record, Reference, Verdict
 from streamingcandle.candles.reference_read import YEAR_2000_MS
@@ -83,39 +83,51 @@ class Truth:
         return self.entries[index].appended_ms if index < len(self.entries) else None
 
 
+class _Step(NamedTuple):
+    """A tick that raised E."""
+
+    event_ms: int
+    appended_ms: int
+    read_ms: int
+    """When at the latest: with the first commit behind it."""
+
+
+_NEVER = _Step(0, 1 << 62, 1 << 62)
+
+
 class TrueClock:
-    """F by the ticks alone: by when each was appended nobody can have confirmed more."""
+    """F by the ticks alone: how far anybody can have confirmed it, and when a service in quiet times has it."""
 
     def __init__(self) -> None:
         """No tick yet."""
-        self._steps: list[tuple[int, int]] = []
-        """(since when, E), both rising."""
+        self._steps: list[_Step] = []
 
-    def take(self, entry: Entry, verdict: Verdict, at_ms: int) -> None:
-        """Take the next record in log order, there from `at_ms` on."""
+    def take(self, entry: Entry, verdict: Verdict, read_ms: int) -> None:
+        """Take the next record in log order."""
         if verdict.kind not in ("folded", "outside", "late") or verdict.event_ms is None or entry.origin is None:
             return
         event_ms, stamp_ms = verdict.event_ms, entry.origin.timestamp_ms
         if stamp_ms >= YEAR_2000_MS:
             event_ms = min(event_ms, stamp_ms + CLOCK_LEAD_MS)
-        if not self._steps or event_ms > self._steps[-1][1]:
-            self._steps.append((at_ms, event_ms))
+        if not self._steps or event_ms > self._steps[-1].event_ms:
+            self._steps.append(_Step(event_ms, entry.appended_ms, read_ms))
 
     def greatest_ms(self, at_ms: int) -> int:
         """F at this time, had all been read and confirmed at once."""
         greatest_ms = 0
-        for (from_ms, event_ms), (to_ms, _) in pairwise([*self._steps, (at_ms, 0)]):
-            if from_ms <= at_ms:
-                greatest_ms = max(greatest_ms, event_ms + max(0, min(at_ms, to_ms) - from_ms))
+        for step, following in pairwise([*self._steps, _NEVER]):
+            if step.appended_ms <= at_ms:
+                idle_ms = min(at_ms, following.appended_ms) - step.appended_ms
+                greatest_ms = max(greatest_ms, step.event_ms + idle_ms)
         return greatest_ms
 
     def reaches_ms(self, f_ms: int, truth: Truth) -> int | None:
         """When F comes to this value, without a further tick than there are; None before the first."""
-        for (from_ms, event_ms), (to_ms, _) in pairwise([*self._steps, (1 << 62, 0)]):
-            if event_ms >= f_ms:
-                return from_ms
-            reached_ms = truth.unblocked_ms(from_ms + f_ms - event_ms)
-            if reached_ms + ASKED_MS < to_ms:
+        for step, following in pairwise([*self._steps, _NEVER]):
+            if step.event_ms >= f_ms:
+                return step.read_ms
+            reached_ms = truth.unblocked_ms(step.read_ms + f_ms - step.event_ms)
+            if reached_ms + ASKED_MS < following.appended_ms:
                 return reached_ms
         return None
 
