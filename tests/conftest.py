@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from broker import Broker, BrokerError
+from proxy import Proxied, Proxy
 
 TEST_NAME_LENGTH_MAX = 100  # a topic's name has at most 249 characters, and the test adds its own ending
 
@@ -24,6 +25,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
             yield running
     except BrokerError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    """Give a broker of the module's own behind a proxy, both running."""
+    with Proxy() as proxy, Broker(tmp_path_factory.mktemp("proxied"), advertised_port=proxy.port) as running:
+        proxy.target = running.port
+        yield Proxied(running, proxy)
 
 
 @pytest.fixture

@@ -236,26 +236,40 @@ class Deployment:
         wanted = self.sent if count is None else count
         return await_that(lambda: self.committed() >= wanted, f"{wanted} ticks committed", limit_s=limit_s)
 
+    def await_partitions(self) -> None:
+        """Until the processes have taken over every partition."""
+        wanted = [f"{self.tick_topic}[{number}]: taken over" for number in range(self.partitions)]
+
+        def is_so() -> bool:
+            said = "".join(service.text for service in self._services)
+            return all(line in said for line in wanted)
+
+        await_that(is_so, "all partitions taken over")
+
     def candle_count(self) -> int:
         """Offsets that a read_committed reader sees in the topics of the shortest and of the longest timeframe."""
         return sum(len(read_topic(self.bootstrap, topic)) for topic in self.candle_topics[:1])
 
-    def _is_settled(self) -> bool:
-        """Whether readers of committed records see the end: a commit is answered before its marks are written."""
+    def unsettled(self) -> list[str]:
+        """Where readers of committed records do not see the end: a commit is answered before its marks are written."""
+        places = [
+            TopicPartition(topic, number)
+            for topic in (*self.candle_topics, self.letter_topic)
+            for number in range(self.partitions)
+        ]
         ends = []
         for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-            places = [
-                TopicPartition(topic, number)
-                for topic in (*self.candle_topics, self.letter_topic)
-                for number in range(self.partitions)
-            ]
             answers = self._admin.list_offsets(
                 {place: OffsetSpec.latest() for place in places},  # type: ignore[no-untyped-call]
                 isolation_level=isolation,
                 request_timeout=LIMIT_S,
             )
             ends.append([answer.result().offset for answer in answers.values()])
-        return ends[0] == ends[1]
+        return [f"{place} {one} {other}" for place, one, other in zip(places, *ends, strict=True) if one != other]
+
+    def await_settled(self) -> None:
+        """Until every transaction has ended in every topic."""
+        await_that(lambda: not self.unsettled(), "all transactions ended")
 
     # ---- what must hold
 
@@ -264,7 +278,7 @@ class Deployment:
         inside = self.variables | {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
         run_well(inside, "run", "--until-end", "--flush")
         assert self.committed() == self.sent
-        await_that(self._is_settled, "all transactions ended")
+        self.await_settled()
         found: dict[Key, Candle] = {}
         seen: Counter[tuple[object, ...]] = Counter()
         for topic in self.candle_topics:

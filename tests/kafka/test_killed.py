@@ -1,0 +1,38 @@
+"""Processes that end while ticks come in: killed again and again, or asked to stop."""
+
+import random
+from pathlib import Path
+
+from broker import Broker
+from disturbance import Deployment, market
+
+
+def test_killed_in_a_loop_while_ingesting(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    kills = 0
+    with Deployment(broker, topic_prefix, tmp_path) as deployment:
+        with deployment.feeding(market(3_000), rate_per_s=250) as feeder:
+            while feeder.is_alive():
+                service = deployment.start()
+                deployment.await_committed(deployment.committed() + 1)
+                feeder.join(rng.uniform(0, 1))
+                service.kill()
+                kills += 1
+        deployment.start()
+        deployment.await_committed()
+        deployment.stop_all()
+        deployment.check()
+    assert kills >= 3
+
+
+def test_stopped_and_started_while_ingesting(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    with Deployment(broker, topic_prefix, tmp_path) as deployment:
+        with deployment.feeding(market(3_000), rate_per_s=500) as feeder:
+            while feeder.is_alive():
+                deployment.start()
+                deployment.await_committed(deployment.committed() + 1)
+                deployment.stop_all()
+        deployment.start()
+        deployment.await_committed()
+        deployment.stop_all()
+        deployment.check()

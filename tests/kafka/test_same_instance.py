@@ -1,0 +1,35 @@
+"""Two processes told to be the same instance: one ends with exit 4, the other makes the candles."""
+
+import shutil
+from pathlib import Path
+
+from broker import Broker
+from disturbance import Deployment, market
+
+
+def test_the_second_on_one_state_directory_is_refused(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    with Deployment(broker, topic_prefix, tmp_path) as deployment:
+        first = deployment.start("--instance", "0")
+        deployment.feed(market(3_000))
+        deployment.await_committed(1)
+        second = deployment.start("--instance", "0")
+        assert second.await_end() == 4
+        assert f"pid {first.process.pid}" in second.text
+        deployment.await_committed()
+        deployment.stop_all()
+        deployment.check()
+
+
+def test_the_first_is_fenced_by_a_second_with_its_name(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    """As two containers with one host name would be; here the lock is deleted from under the first."""
+    with Deployment(broker, topic_prefix, tmp_path) as deployment:
+        with deployment.feeding(market(3_000), rate_per_s=400):
+            first = deployment.start()
+            deployment.await_committed(1)
+            shutil.rmtree(tmp_path / "state")
+            second = deployment.start()
+            assert first.await_end() == 4, first.text
+        assert "another process" in first.text.splitlines()[-1]
+        deployment.await_committed()
+        assert second.stop() == 0
+        deployment.check()
