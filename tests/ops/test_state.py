@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from claimer import APPLICATION_ID, Claimer
+from newer import newer_snapshot
 from program import PROGRAM, environment, run, run_well
 from streamingcandle.ops.state import look, remains, remove
 from streamingcandle.state.directory import take
-from streamingcandle.state.snapshot import MAGIC, Snapshot
+from streamingcandle.state.snapshot import Snapshot
 
 SIMULATE = ("simulate", "--ticks", "500", "--rate", "20", "--date", "2026-01-02", "--speed", "0")
 
@@ -125,7 +126,7 @@ def test_verify_tells_good_from_damaged_foreign_and_newer(folder: Path, tmp_path
         assert done.returncode == 1
         assert said in done.stdout
         assert done.stderr.count(b"\n") == 1
-    path.write_bytes(MAGIC + (999).to_bytes(2, "little") + data[6:])
+    path.write_bytes(newer_snapshot(data, 999))
     assert b"newer" in run(variables, "state", "verify").stdout
     path.unlink()
     (folder / "snapshot-7-0").write_bytes(data)
@@ -158,7 +159,7 @@ def test_gc_never_touches_what_is_owned_unknown_or_newer(folder: Path, tmp_path:
     newer = copy(folder, 1, seconds=5)
     (newer / "notes").touch()
     (snapshot,) = newer.glob("snapshot-*")
-    snapshot.write_bytes(MAGIC + (999).to_bytes(2, "little") + snapshot.read_bytes()[6:])
+    snapshot.write_bytes(newer_snapshot(snapshot.read_bytes(), 999))
     other = tmp_path / "state" / "other-app" / "instance-0"
     other.mkdir(parents=True)
     with running(tmp_path):

@@ -1,7 +1,6 @@
 """Whatever has become of the snapshots, the candles are the reference's, and the log says what was used."""
 
 import logging
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from newer import newer_snapshot
 from program import differences, values
 from streamingcandle import pipeline
 from streamingcandle.candles.candle import Candle, decode_candle
@@ -216,9 +216,7 @@ def test_the_one_before_is_used_where_the_youngest_is_damaged(session: Session) 
 
 def test_an_older_program_stops_at_a_newer_format(session: Session) -> None:
     path = session.snapshots()[0]
-    data = path.read_bytes()
-    newer = (VERSION + 1).to_bytes(2, "little")
-    path.write_bytes(data[:4] + newer + zlib.crc32(newer + data[10:]).to_bytes(4, "little") + data[10:])
+    path.write_bytes(newer_snapshot(path.read_bytes(), VERSION + 1))
     with pytest.raises(SettingsError, match=f"format {VERSION + 1}, this program reads up to {VERSION}"):
         session.run()
 

@@ -27,7 +27,13 @@ def _look(world: World, *, is_all: bool) -> list[ops.InstanceState]:
 @as_json
 @click.pass_obj
 def ls_command(world: World, *, is_json: bool) -> None:
-    """The instances of every application: live or free, owner, snapshots and their age."""
+    r"""The instances of every application: live or free, owner, snapshots and their age.
+
+    \b
+    Examples:
+      streamingcandle state ls
+      streamingcandle state ls --json
+    """
     states = _look(world, is_all=True)
     if is_json:
         click.echo(msgspec.json.encode({"instances": states}))
@@ -65,7 +71,12 @@ def _seconds(ages_s: list[int]) -> str:
 @as_json
 @click.pass_obj
 def du_command(world: World, *, is_json: bool) -> None:
-    """Sizes of the instances of every application, and in total."""
+    r"""Sizes of the instances of every application, and in total.
+
+    \b
+    Examples:
+      streamingcandle state du
+    """
     states = _look(world, is_all=True)
     total_bytes = sum(state.size_bytes for state in states)
     if is_json:
@@ -89,10 +100,15 @@ def _size(size_bytes: float) -> str:
 @click.option("--dry-run", is_flag=True, help="Say what would go; change nothing.")
 @click.pass_obj
 def gc_command(world: World, *, dry_run: bool) -> None:
-    """Remove what no process of this application owns and no restart needs.
+    r"""Remove what no process of this application owns and no restart needs.
 
     That is: snapshots that are damaged or that another instance has newer, files left half written by a crash,
     and the folders that hold nothing else. The newest snapshot of each partition stays.
+
+    \b
+    Examples:
+      streamingcandle state gc --dry-run
+      streamingcandle state gc
     """
     freed_bytes = 0
     for found in ops.remains(_look(world, is_all=False)):
@@ -111,7 +127,12 @@ def gc_command(world: World, *, dry_run: bool) -> None:
 @as_json
 @click.pass_obj
 def verify_command(world: World, *, is_json: bool) -> None:
-    """Read every snapshot of this application as a restart would; exit 1 if one is damaged or from a newer program."""
+    r"""Read every snapshot of this application as a restart would; exit 1 if one is damaged or from a newer program.
+
+    \b
+    Examples:
+      streamingcandle state verify
+    """
     verdicts = ops.verify(_look(world, is_all=False), world.settings.rules())
     if is_json:
         click.echo(msgspec.json.encode({"snapshots": verdicts}))
