@@ -43,6 +43,9 @@ class RealHost:
     def is_arrived(self) -> bool:
         return False
 
+    def is_away(self) -> bool:
+        return False
+
     def records_max(self) -> int:
         return RECORDS_MAX
 

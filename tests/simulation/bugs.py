@@ -20,7 +20,7 @@ from streamingcandle.candles.feed_clock import FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Records
 from streamingcandle.partition import InputPartition, Topics
-from streamingcandle.pipeline import Path
+from streamingcandle.pipeline import Doubt, Path
 from streamingcandle.restore import Restorer
 from streamingcandle.simulation.log import SimulatedLog
 from streamingcandle.simulation.search import cores, findings, pin
@@ -136,12 +136,16 @@ def _assigned_kept(self: Path, partitions: Sequence[int]) -> Mapping[int, int]:
     return positions
 
 
-def _not_settled(_self: Path, _transaction: object) -> bool:
+def _not_settled(self: Path, _doubt: Doubt) -> bool:
+    self._doubt = None
     return False
 
 
-def _believed_landed(self: Path, _transaction: object) -> bool:
+def _believed_landed(self: Path, doubt: Doubt) -> bool:
     self.log.settle()
+    self._doubt = None
+    for partition in doubt.partitions:
+        partition.adopt(doubt.commits[partition.number], doubt.transaction.offsets[partition.number])
     return True
 
 

@@ -109,6 +109,14 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     number: int
 
 
+class Outage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The brokers cannot be reached for a time: by one instance, or by all (`instance` is empty)."""
+
+    at_ms: int
+    instance: str
+    duration_ms: int
+
+
 class Spoil(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Something becomes of a partition's snapshots in an instance's folder, or in the topic (`instance` is empty)."""
 
@@ -139,7 +147,9 @@ class Heal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     plan: Plan
 
 
-Event = Tick | Upstream | Start | Stop | Kill | Freeze | Doubt | Lag | Step | Share | Spoil | Store | Night | Heal
+Event = (
+    Tick | Upstream | Start | Stop | Kill | Freeze | Doubt | Lag | Step | Share | Outage | Spoil | Store | Night | Heal
+)
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):

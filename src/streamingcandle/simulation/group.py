@@ -73,13 +73,12 @@ class Group:
         member = self._member(token)
         return sorted(member.owned - member.wanted)
 
-    def taken_over(self, token: int) -> list[int]:
-        """The partitions this member gets now: those it should have and nobody else has any more."""
+    def taken_over(self, token: int) -> set[int]:
+        """The partitions this member has now: those it should have and nobody else has any more."""
         member = self._member(token)
         held = {number for other in self._members.values() for number in other.owned}
-        coming = sorted(member.wanted - held)
-        member.owned.update(coming)
-        return coming
+        member.owned |= member.wanted - held
+        return set(member.owned)
 
     def _member(self, token: int) -> Member:
         return next(member for member in self._members.values() if member.token == token)

@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 from streamingcandle.errors import OwnedError
 from streamingcandle.interfaces import (
+    BrokerAwayError,
     Committed,
     InDoubtError,
     Listener,
@@ -46,6 +47,9 @@ class Host(Protocol):
     def is_arrived(self) -> bool:
         """Whether a commit on its way is at the broker before its producer is fenced."""
 
+    def is_away(self) -> bool:
+        """Whether the brokers cannot be reached now."""
+
     def records_max(self) -> int:
         """How many records a poll brings of a partition, at most."""
 
@@ -61,6 +65,8 @@ class SimulatedLog:
         self._epoch: int | None = None
         self._positions: dict[int, int] = {}
         self.listener: Listener | None = None
+        self._doubtful: set[int] = set()
+        """Partitions of a transaction that is not settled: no records of them come."""
         self.delivered: dict[int, int] = {}
         """By partition: how many records came since it was assigned."""
 
@@ -75,6 +81,9 @@ class SimulatedLog:
         """See `interfaces.Reader`."""
         self._host.reach("poll")
         self.listener = listener
+        if self._host.is_away():
+            self._host.wait(int(timeout_s * 1_000), lambda: not self._host.is_away())
+            raise BrokerAwayError("the brokers are away")
         self._be_member(listener)
         if not self._is_readable():
             self._host.wait(int(timeout_s * 1_000), self._is_readable)
@@ -84,6 +93,7 @@ class SimulatedLog:
         group = self._broker.group
         if self._token is not None and not group.is_member(self._token):
             lost = sorted(self._positions)
+            self._doubtful.clear()
             if lost:
                 self._positions.clear()
                 listener.revoked(lost)
@@ -97,10 +107,11 @@ class SimulatedLog:
         if leaving:
             for number in leaving:
                 self._positions.pop(number, None)
+            self._doubtful -= set(leaving)
             listener.revoked(leaving)
             group.given_back(self._token)
             return
-        coming = group.taken_over(self._token)
+        coming = sorted(group.taken_over(self._token) - self._positions.keys())
         if coming:
             self.delivered.update(dict.fromkeys(coming, 0))
             self._positions.update(listener.assigned(coming))
@@ -111,10 +122,13 @@ class SimulatedLog:
 
     def _is_readable(self) -> bool:
         return self._host.records_max() > 0 and any(
-            position < self._broker.ticks[number].stable_end for number, position in self._positions.items()
+            position < self._broker.ticks[number].stable_end and number not in self._doubtful
+            for number, position in self._positions.items()
         )
 
     def _read(self, number: int) -> Records | None:
+        if number in self._doubtful:
+            return None
         position = self._positions[number]
         found, next_offset = self._broker.ticks[number].read(position, self._host.records_max())
         if next_offset == position:
@@ -177,8 +191,12 @@ class SimulatedLog:
                 self._broker.end(pending, self._epoch, is_commit=False)
                 raise NotCommittedError("aborted" if is_member else "not a member of the group any more")
             self._end(pending, self._epoch, fate)
-        except FencedError as error:
-            raise InDoubtError(f"{error}: fenced") from error
+        except (FencedError, BrokerAwayError) as error:
+            self._doubtful |= transaction.offsets.keys()
+            raise InDoubtError(f"fenced or away: {error}") from error
+        except InDoubtError:
+            self._doubtful |= transaction.offsets.keys()
+            raise
 
     def _write(self, transaction: Transaction, pending: Pending, epoch: int) -> None:
         for topic, candles in transaction.candles:
@@ -199,6 +217,7 @@ class SimulatedLog:
         """See `interfaces.Publisher`."""
         self._host.reach("settle")
         self._epoch = self._broker.init_producer(self._host.producer, is_arrived=self._host.is_arrived())
+        self._doubtful.clear()
         self._host.reach("settled")
 
     def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:

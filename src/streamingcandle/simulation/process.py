@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from random import Random
 
+from streamingcandle.interfaces import BrokerAwayError
 from streamingcandle.simulation.clock import ProcessClock, VirtualTime
 from streamingcandle.simulation.events import Plan
 from streamingcandle.simulation.log import Fate, SimulatedLog
@@ -98,6 +99,7 @@ class Process:
         self.freeze: tuple[int, int] | None = None
         """At which call, and for how long."""
         self.frozen_until_ms = 0
+        self.away_until_ms = 0
         self._time = time
         self._rng = rng
         self._on_end = on_end
@@ -115,6 +117,10 @@ class Process:
     def is_frozen(self) -> bool:
         """Whether it stands still for longer than a call takes."""
         return self._time.now_ms < self.frozen_until_ms
+
+    def is_unheard(self) -> bool:
+        """Whether no sign of life reaches the brokers."""
+        return self.is_frozen or self.is_away()
 
     def start(self, body: Callable[["Process"], None]) -> None:
         """Run from now on."""
@@ -140,6 +146,7 @@ class Process:
         self.fates.clear()
         self.freeze = self.kill_at_call = None
         self.records_limit = RECORDS_MAX
+        self.away_until_ms = 0
         self.clock.wall_error_ms = self.plan.wall_error_ms
         if self.is_frozen:
             self.frozen_until_ms = self._time.now_ms
@@ -185,10 +192,21 @@ class Process:
             self.frozen_until_ms = self._time.now_ms + duration_ms
             self._on_freeze(self)
             self._pause(duration_ms)
+        elif self.is_away() and point != "poll":
+            self._be_away(point)
         elif point == "end":
             self._pause(self._rng.randint(2, COMMIT_MS_MAX))
         elif self._rng.random() < self.plan.slow_calls:
             self._pause(self._rng.randint(1, CALL_MS_MAX))
+
+    def _be_away(self, point: str) -> None:
+        if self.log is not None and self.log.listener is not None:
+            raise BrokerAwayError(f"the brokers are away ({point})")
+        self._pause(self.away_until_ms - self._time.now_ms)
+
+    def is_away(self) -> bool:
+        """See `Host`."""
+        return self._time.now_ms < self.away_until_ms
 
     def wait(self, duration_ms: int, is_over: Callable[[], bool]) -> None:
         """See `Host`; a wait of no time lets the others have a turn."""

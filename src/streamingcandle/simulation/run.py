@@ -13,7 +13,7 @@ import msgspec
 from streamingcandle import pipeline
 from streamingcandle.candles.book import Book
 from streamingcandle.errors import OwnedError
-from streamingcandle.interfaces import Listener, Records, Transaction
+from streamingcandle.interfaces import BrokerAwayError, Listener, Records, Transaction
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.simulation.broker import Broker
 from streamingcandle.simulation.broker import Upstream as OpenUpstream
@@ -26,6 +26,7 @@ from streamingcandle.simulation.events import (
     Kill,
     Lag,
     Night,
+    Outage,
     Plan,
     Share,
     Spoil,
@@ -143,15 +144,8 @@ class Stage:
                     each.nudge()
             case Start(instance=instance, plan=plan):
                 self._start(instance, plan)
-            case Share(number=number):
-                names = sorted(self.broker.group.identities())
-                Random(number).shuffle(names)
-                self.broker.group.share_out(names)
-            case Spoil() | Store():
-                self._harm(event)
-            case Night():
-                for each in list(self._all):
-                    each.end()
+            case Share() | Outage() | Spoil() | Store() | Night():
+                self._happen_around(event)
             case Heal(plan=plan):
                 self._heal(plan)
             case _:
@@ -175,6 +169,29 @@ class Stage:
                 process.clock.wall_error_ms = wall_error_ms
             case _:
                 raise ValueError(event)
+
+    def _happen_around(self, event: Share | Outage | Spoil | Store | Night) -> None:
+        """What is no single process's matter."""
+        match event:
+            case Share(number=number):
+                names = sorted(self.broker.group.identities())
+                Random(number).shuffle(names)
+                self.broker.group.share_out(names)
+            case Outage(instance=instance, duration_ms=duration_ms):
+                self._cut_off(instance, duration_ms)
+            case Spoil() | Store():
+                self._harm(event)
+            case Night():
+                for each in list(self._all):
+                    each.end()
+
+    def _cut_off(self, instance: str, duration_ms: int) -> None:
+        """Who alone is cut off loses its place in the group; brokers that are down expel nobody."""
+        for process in self._all:
+            if instance in ("", process.instance):
+                process.away_until_ms = self.time.now_ms + duration_ms
+                if instance:
+                    self._watch(process)
 
     def _harm(self, event: Spoil | Store) -> None:
         shelf = self._shelves[event.instance]
@@ -217,7 +234,7 @@ class Stage:
             plan=plan,
             rng=rng,
             on_end=self._ended,
-            on_freeze=self._frozen,
+            on_freeze=self._watch,
         )
         self._processes[instance] = process
         self._all.append(process)
@@ -251,12 +268,14 @@ class Stage:
 
     def _ended(self, process: Process) -> None:
         self._all.remove(process)
-        if process.failure is not None and not isinstance(process.failure, OwnedError):
+        if process.failure is not None and not isinstance(process.failure, OwnedError | BrokerAwayError):
             self.faults.append(f"{process.instance} life {process.life} failed: {process.failure!r}")
         self.time.at(self.time.now_ms + SESSION_MS, partial(self._expel, process))
 
-    def _frozen(self, process: Process) -> None:
-        self.time.at(self.time.now_ms + SESSION_MS, lambda: self._expel(process) if process.is_frozen else None)
+    def _watch(self, process: Process) -> None:
+        """A member that is frozen or cut off for a session's length is one no more."""
+        session_end_ms = self.time.now_ms + SESSION_MS
+        self.time.at(session_end_ms, lambda: self._expel(process) if process.is_unheard() else None)
 
     def _expel(self, process: Process) -> None:
         if process.log is not None and process.log.token is not None:

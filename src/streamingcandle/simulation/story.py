@@ -15,6 +15,7 @@ from streamingcandle.simulation.events import (
     Kill,
     Lag,
     Night,
+    Outage,
     Plan,
     Share,
     Spoil,
@@ -199,7 +200,7 @@ class _Teller:
     def _trouble_at(self, at_ms: int) -> None:
         kinds = {
             self._end: 6, self._freeze: 3, self._doubt: 6, self._lag: 2, self._twin: 1, self._share: 2, self._leave: 1,
-            self._spoil: 2, self._store: 1, self._deploy: 3, self._roll: 1, self._flush: 1,
+            self._spoil: 2, self._outage: 2, self._store: 1, self._deploy: 3, self._roll: 1, self._flush: 1,
             self._step: 3 if self._has_steps else 0,
         }  # fmt: skip
         self._rng.choices(list(kinds), list(kinds.values()))[0](at_ms, self._rng.choice(self._instances))
@@ -239,6 +240,10 @@ class _Teller:
     def _step(self, at_ms: int, instance: str) -> None:
         error_ms = self._rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS))
         self._add(Step(at_ms=at_ms, instance=instance, wall_error_ms=error_ms))
+
+    def _outage(self, at_ms: int, instance: str) -> None:
+        duration_ms = self._rng.choice((500, 2_000, 8_000, 20_000))
+        self._add(Outage(at_ms=at_ms, instance=self._rng.choice((instance, "")), duration_ms=duration_ms))
 
     def _spoil(self, at_ms: int, instance: str) -> None:
         """Something becomes of snapshots; mostly it shows at once, to who takes the partition over next."""
