@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from streamingcandle.cli.world import World
+from streamingcandle.cli.world import World, examples
 from streamingcandle.errors import CheckError
 from streamingcandle.ops import state as ops
 
@@ -23,17 +23,11 @@ def _look(world: World, *, is_all: bool) -> list[ops.InstanceState]:
     return ops.look(Path(world.settings.text("state_dir")), application_id)
 
 
-@state_group.command("ls")
+@state_group.command("ls", epilog=examples("state ls", "state ls --json"))
 @as_json
 @click.pass_obj
 def ls_command(world: World, *, is_json: bool) -> None:
-    r"""The instances of every application: live or free, owner, snapshots and their age.
-
-    \b
-    Examples:
-      streamingcandle state ls
-      streamingcandle state ls --json
-    """
+    """The instances of every application: live or free, owner, snapshots and their age."""
     states = _look(world, is_all=True)
     if is_json:
         click.echo(msgspec.json.encode({"instances": states}))
@@ -67,16 +61,11 @@ def _seconds(ages_s: list[int]) -> str:
     return f"{ages_s[0]} s" if ages_s[0] == ages_s[-1] else f"{ages_s[0]} to {ages_s[-1]} s"
 
 
-@state_group.command("du")
+@state_group.command("du", epilog=examples("state du"))
 @as_json
 @click.pass_obj
 def du_command(world: World, *, is_json: bool) -> None:
-    r"""Sizes of the instances of every application, and in total.
-
-    \b
-    Examples:
-      streamingcandle state du
-    """
+    """Sizes of the instances of every application, and in total."""
     states = _look(world, is_all=True)
     total_bytes = sum(state.size_bytes for state in states)
     if is_json:
@@ -96,19 +85,14 @@ def _size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} GiB"
 
 
-@state_group.command("gc")
+@state_group.command("gc", epilog=examples("state gc --dry-run", "state gc"))
 @click.option("--dry-run", is_flag=True, help="Say what would go; change nothing.")
 @click.pass_obj
 def gc_command(world: World, *, dry_run: bool) -> None:
-    r"""Remove what no process of this application owns and no restart needs.
+    """Remove what no process of this application owns and no restart needs.
 
     That is: snapshots that are damaged or that another instance has newer, files left half written by a crash,
     and the folders that hold nothing else. The newest snapshot of each partition stays.
-
-    \b
-    Examples:
-      streamingcandle state gc --dry-run
-      streamingcandle state gc
     """
     freed_bytes = 0
     for found in ops.remains(_look(world, is_all=False)):
@@ -123,16 +107,11 @@ def gc_command(world: World, *, dry_run: bool) -> None:
     click.echo(f"{_size(freed_bytes)} {'would be freed' if dry_run else 'freed'}", err=True)
 
 
-@state_group.command("verify")
+@state_group.command("verify", epilog=examples("state verify"))
 @as_json
 @click.pass_obj
 def verify_command(world: World, *, is_json: bool) -> None:
-    r"""Read every snapshot of this application as a restart would; exit 1 if one is damaged or from a newer program.
-
-    \b
-    Examples:
-      streamingcandle state verify
-    """
+    """Read every snapshot of this application as a restart would; exit 1 if one is damaged or from a newer program."""
     verdicts = ops.verify(_look(world, is_all=False), world.settings.rules())
     if is_json:
         click.echo(msgspec.json.encode({"snapshots": verdicts}))
