@@ -19,7 +19,7 @@ from streamingcandle.state.snapshot import Snapshot, UnusableError
 logger = logging.getLogger(__name__)
 
 DAY_START_MARGIN_MS = 60_000
-"""§6: a tick's event time is at most this far after its record's timestamp."""
+"""§6: so far before its event time a tick's record may be stamped, more where `future_tolerance` is more."""
 
 
 class Restorer:
@@ -190,7 +190,8 @@ class Restorer:
         if commit.e_ms is None:
             return
         earliest_ms = min(commit.e_ms - self._rules.late_horizon_ms, *commit.frontiers_of(self._rules))
-        start_ms = self._rules.calendar.day_start_ms(earliest_ms) - DAY_START_MARGIN_MS
+        margin_ms = max(DAY_START_MARGIN_MS, self._rules.future_ms)
+        start_ms = self._rules.calendar.day_start_ms(earliest_ms) - margin_ms
         partition.position = min(partition.committed.offset, self._log.offset_at(partition.number, start_ms))
         partition.book.raise_event_ms(commit.e_ms)
         partition.book.freeze(start_ms)
