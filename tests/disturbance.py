@@ -139,7 +139,6 @@ class Deployment:
         )
         inside = self.variables | {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
         run_well(inside, "topics", "ensure", "--partitions", str(partitions))
-        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         self._asker = Consumer(
             {
                 "bootstrap.servers": self.bootstrap,
@@ -259,7 +258,9 @@ class Deployment:
         ]
         ends = []
         for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-            answers = self._admin.list_offsets(
+            # A client of before a broker's restart would ask with what it knew of the leaders.
+            admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+            answers = admin.list_offsets(
                 {place: OffsetSpec.latest() for place in places},  # type: ignore[no-untyped-call]
                 isolation_level=isolation,
                 request_timeout=LIMIT_S,
