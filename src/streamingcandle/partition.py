@@ -39,6 +39,8 @@ class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Candles in one transaction (about 10 MB): more would hold up readers and risk its timeout."""
     snapshot_interval_ms: int = 30_000
     is_adopting: bool = False
+    adopt_grace_ms: int = 0
+    """How long after a window's end the program whose offsets are adopted published it."""
     is_until_end: bool = False
     is_flush: bool = False
     is_split_accepted: bool = False

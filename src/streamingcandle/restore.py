@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 DAY_START_MARGIN_MS = 60_000
 """§6: so far before its event time a tick's record may be stamped, more where `future_tolerance` is more."""
 
+ADOPT_RECORDS_MAX = 100
+"""So many records before an adopted offset are looked at for a tick: control records and rejects are none."""
+
 
 class Restorer:
     """Makes an `InputPartition` of what was committed."""
@@ -104,7 +107,7 @@ class Restorer:
         return commit, committed
 
     def _adopted(self, number: int, committed: Committed) -> Commit:
-        """§6: go on from another program's offset, C = F = the event time there."""
+        """§6: go on from another program's offset, C = F = the event time there, less that program's grace."""
         if not self._settings.is_adopting:
             message = (
                 f"{self._name(number)}: the group's offset {committed.offset} was not committed by streamingcandle "
@@ -112,14 +115,30 @@ class Restorer:
                 "STREAMINGCANDLE_APPLICATION_ID"
             )
             raise SettingsError(message)
-        record = self._log.record_at(number, committed.offset)
-        if record is None:
-            logger.warning("%s: adopting offset %d, where no record is", self._name(number), committed.offset)
+        at_ms = self._event_ms_before(number, committed.offset)
+        if at_ms is None:
+            logger.warning("%s: adopting offset %d, with no tick before it", self._name(number), committed.offset)
             return Commit()
-        _, _, event_ms = judge(self._rules, [record.value], [record.timestamp_ms])[0]
-        at_ms = record.timestamp_ms if event_ms is None else event_ms
-        logger.warning("%s: adopting offset %d, event time %d ms", self._name(number), committed.offset, at_ms)
-        return Commit(f_ms=at_ms, e_ms=at_ms, w_ms=self._clock.wall_ms())
+        out_ms = at_ms - self._settings.adopt_grace_ms
+        logger.warning(
+            "%s: adopting offset %d, event time %d ms; windows that ended by %d ms count as published",
+            self._name(number),
+            committed.offset,
+            at_ms,
+            out_ms,
+        )
+        return Commit(f_ms=out_ms, e_ms=at_ms, w_ms=self._clock.wall_ms())
+
+    def _event_ms_before(self, number: int, offset: int) -> int | None:
+        """Event time of the last tick before `offset`, among the records next to it."""
+        for before in range(offset - 1, max(self._begin(number), offset - ADOPT_RECORDS_MAX) - 1, -1):
+            record = self._log.record_at(number, before)
+            if record is None:
+                continue
+            _, _, event_ms = judge(self._rules, [record.value], [record.timestamp_ms])[0]
+            if event_ms is not None:
+                return event_ms
+        return None
 
     def _start_offset(self, number: int) -> int:
         match self._settings.start:

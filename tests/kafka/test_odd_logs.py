@@ -1,9 +1,13 @@
 """Tick topics and groups that are not what one would wish: each has its answer, and none a wrong candle."""
 
 import json
+import re
+import subprocess
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -12,17 +16,20 @@ from confluent_kafka.cimpl import NewPartitions
 from broker import Broker
 from program import (
     LABELS,
+    PROGRAM,
     Key,
     differences,
     environment,
     last_candles,
     read_topic,
     reference_candles,
+    rules,
     run,
     run_well,
 )
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.murmur2 import partition_of
+from streamingcandle.candles.reference import Record, Reference
 from streamingcandle.clock import SystemClock
 from streamingcandle.simulation.market import Market, MarketTick, ticks
 
@@ -236,6 +243,49 @@ def test_offsets_of_another_program(deployment: Deployment) -> None:
     assert all(found[key].complete for key in wanted if key[2] > TICKS[0].at_ms)
     # What the other program had out is touched only where a late tick changed it.
     assert all(candle.source_offset >= 500 for key, candle in found.items() if key not in wanted)
+
+
+def _publish_as_another_service(deployment: Deployment, seen: int, grace_ms: int) -> set[Key]:
+    """What a service of the old kind has done: windows out once its newest tick is the grace behind their end."""
+    reference = Reference(rules())
+    for offset, tick in enumerate(TICKS[:seen]):
+        reference.fold(Record(tick.value, tick.at_ms, offset))
+    newest_ms = TICKS[seen - 1].at_ms
+    out = {key: c for key, c in reference.candles().items() if c.window_end_millis + grace_ms <= newest_ms}
+    producer = deployment.producer()
+    topics = dict(zip(LABELS, deployment.candle_topics, strict=True))
+    for (name, label, _), candle in out.items():
+        producer.produce(topics[label], msgspec.json.encode(candle), name)
+    assert producer.flush(LIMIT_S) == 0
+    _commit_as_another_program(deployment, seen)
+    return set(out)
+
+
+def test_cut_over_from_another_service(deployment: Deployment) -> None:
+    deployment.ensure(1)
+    deployment.produce(TICKS[:500])
+    out = _publish_as_another_service(deployment, 500, 5_000)
+    assert len(out) > 30
+    deployment.produce(TICKS[500:])
+    text = (Path(__file__).parents[2] / "docs" / "upgrading.md").read_text()
+    steps = [textwrap.dedent(block) for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    assert steps[2].split() == ["streamingcandle", "run"]
+    program = f'"{PROGRAM}"'
+    script = (steps[0] + steps[1] + "streamingcandle run --until-end --flush\n").replace(
+        "streamingcandle ", f"{program} "
+    )
+    script = re.sub("export STREAMINGCANDLE_(KAFKA_BOOTSTRAP_SERVERS|APPLICATION_ID)=.*\n", "", script)
+    done = subprocess.run(
+        ["bash", "-euc", script], env=deployment.variables, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    wanted = reference_candles(deployment.bootstrap, deployment.topic)
+    published = deployment.publications()
+    assert differences({key: candles[-1] for key, candles in published.items()}, wanted) == []
+    for key, candles in published.items():
+        # Once, but for what a later late tick changed.
+        assert len(candles) == 1 or all(candle.source_offset >= 500 for candle in candles[1:]), key
+    assert all(published[key][0].source_offset < 500 for key in out)
 
 
 def test_offsets_reset_by_an_admin_tool(deployment: Deployment) -> None:
