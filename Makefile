@@ -7,9 +7,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEEDS ?= 1000
 START ?= 0
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate lint fix kafka
+.PHONY: help setup demo test simulate soak lint fix kafka
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -35,6 +36,9 @@ test: setup kafka  ## every test, on a real Kafka broker too
 
 simulate: setup  ## SEEDS=n stories from START=s on; BUGS=1: how many seeds each planted bug takes
 	@$(if $(BUGS),PYTHONPATH=tests $(BIN)/python -m simulation.bugs,$(BIN)/python -m streamingcandle.simulation --seeds $(SEEDS) --start $(START))
+
+soak: setup kafka  ## MINUTES=n of a live feed while processes are killed, then the comparison with the reference
+	PYTHONPATH=tests $(BIN)/python tests/soak.py $(MINUTES)
 
 lint: setup  ## what CI holds the code to
 	$(BIN)/ruff format --check .
