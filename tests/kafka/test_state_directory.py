@@ -43,8 +43,9 @@ def test_state_is_lost_between_two_runs(
         deployment.await_committed()
         deployment.stop_all()
         disturb(tmp_path / "state")
-        deployment.start()
-        deployment.start()
+        services = [deployment.start() for _ in range(2)]
+        for service in services:
+            service.await_line("taken over")
         deployment.feed(feed[1_500:])
         deployment.await_committed()
         deployment.stop_all()
