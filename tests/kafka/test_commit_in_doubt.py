@@ -25,7 +25,7 @@ def test_lost_in_the_middle_of_a_commit(
 ) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         deployment.start()
-        with deployment.feeding(market(3_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=600):
             for _ in range(3):
                 deployment.await_committed(deployment.committed() + 1)
                 lose(proxied.proxy, api_key)
@@ -37,7 +37,7 @@ def test_lost_in_the_middle_of_a_commit(
 
 def test_stopped_before_the_answer_to_a_commit_comes(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
-        with deployment.feeding(market(3_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=600):
             service = deployment.start()
             deployment.await_committed(1)
             proxied.proxy.lose_answer(END_TXN)
@@ -50,7 +50,7 @@ def test_stopped_before_the_answer_to_a_commit_comes(proxied: Proxied, topic_pre
 def test_a_doubt_is_settled_when_the_broker_is_back(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         service = deployment.start()
-        with deployment.feeding(market(3_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=600):
             deployment.await_committed(1)
             proxied.proxy.lose_answer(END_TXN)
             proxied.proxy.await_met()
@@ -67,7 +67,7 @@ def test_frozen_inside_a_transaction_beyond_its_timeout(proxied: Proxied, topic_
         proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap, settings=settings
     ) as deployment:
         service = deployment.start()
-        with deployment.feeding(market(3_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=600):
             deployment.await_committed(1)
             proxied.proxy.hold_before(END_TXN)
             proxied.proxy.await_met()

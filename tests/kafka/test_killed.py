@@ -11,7 +11,7 @@ def test_killed_in_a_loop_while_ingesting(broker: Broker, topic_prefix: str, tmp
     rng = random.Random(5)
     kills = 0
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
-        with deployment.feeding(market(3_000), rate_per_s=250) as feeder:
+        with deployment.feeding(market(2_000), rate_per_s=250) as feeder:
             while feeder.is_alive():
                 service = deployment.start()
                 service.await_line("taken over")
@@ -28,7 +28,7 @@ def test_killed_in_a_loop_while_ingesting(broker: Broker, topic_prefix: str, tmp
 def test_stopped_and_started_while_ingesting(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     rng = random.Random(6)
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
-        with deployment.feeding(market(3_000), rate_per_s=500) as feeder:
+        with deployment.feeding(market(2_000), rate_per_s=500) as feeder:
             while feeder.is_alive():
                 deployment.start().await_line("taken over")
                 feeder.join(rng.uniform(0, 1))
