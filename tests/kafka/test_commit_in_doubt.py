@@ -9,6 +9,7 @@ from disturbance import Deployment, await_that, market
 from proxy import ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT, Proxied, Proxy
 
 TRANSACTION_MS = 3_000
+PIECE = 500
 
 
 @pytest.mark.parametrize(
@@ -23,14 +24,14 @@ TRANSACTION_MS = 3_000
 def test_lost_in_the_middle_of_a_commit(
     proxied: Proxied, topic_prefix: str, tmp_path: Path, lose: Callable[[Proxy, int], None], api_key: int
 ) -> None:
+    feed = market(2_000)
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         deployment.start()
-        with deployment.feeding(market(2_000), rate_per_s=600):
-            for _ in range(3):
-                deployment.await_committed(deployment.committed() + 1)
+        for first in range(0, len(feed), PIECE):
+            with deployment.feeding(feed[first : first + PIECE], rate_per_s=1_000):
                 lose(proxied.proxy, api_key)
                 proxied.proxy.await_met()
-        deployment.await_committed()
+            deployment.await_committed()
         deployment.stop_all()
         deployment.check()
 

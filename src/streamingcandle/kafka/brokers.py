@@ -26,7 +26,7 @@ PROBE_TIMEOUT_S = 1.0
 RETRY_MS = 100
 SHAKEN_MS = 60_000
 """So long after a loss the group may still be sorting out who is who."""
-STOP_MS = 3_000
+STOP_MS = 2_000
 """After a stop the brokers have this long: the process ends within 5 s."""
 PASSING = frozenset(
     {
@@ -152,6 +152,8 @@ class Brokers:
 
     def probe(self) -> bool:
         """Whether a broker answers now; says so when that has changed."""
+        if self.is_out_of_time:
+            return self._lost_at_ms is None
         try:
             self.admin.list_topics(self._settings.tick_topic, timeout=PROBE_TIMEOUT_S)
         except KafkaException as error:
