@@ -289,7 +289,8 @@ class Deployment:
                 found[key] = candle
                 seen[key, values(candle)] += 1
         assert [key for key, count in seen.items() if count > 1] == []
-        assert differences(found, reference(read_topic(self.bootstrap, self.tick_topic))) == []
+        wanted = reference(read_topic(self.bootstrap, self.tick_topic))
+        assert [(found.get(key), wanted.get(key)) for key in differences(found, wanted)] == []
         letters = Counter(map(_source_of, read_topic(self.bootstrap, self.letter_topic)))
         assert set(letters.values()) <= {1}
         assert len(letters) == self._garbage, sorted(letters)

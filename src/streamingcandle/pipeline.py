@@ -217,6 +217,8 @@ class Path:
                 continue
             data = snapshot.encode()
             for store in self._snapshots:
+                if is_all and store.name in self._failing:
+                    continue  # a stop does not wait for it again
                 self._save(store, partition.number, data)
             partition.snapshot_offset = snapshot.offset
             partition.snapshot_at_ms = now_ms

@@ -17,10 +17,10 @@ RESUMED_S = 5.0
 def test_candles_resume_after_the_brokers_return(
     broker: Broker, topic_prefix: str, tmp_path: Path, end: Callable[[Broker], None]
 ) -> None:
-    feed = market(3_000)
+    feed = market(2_000)
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
         service = deployment.start()
-        deployment.feed(feed[:1_500])
+        deployment.feed(feed[:1_000])
         deployment.await_committed()
         # A single broker that is killed forgets the marks of a transaction it has not marked in every topic yet.
         deployment.await_settled()
@@ -28,7 +28,7 @@ def test_candles_resume_after_the_brokers_return(
         service.await_line("broker lost")
         broker.start()
         count = deployment.candle_count()
-        deployment.feed(feed[1_500:])
+        deployment.feed(feed[1_000:])
         await_that(lambda: deployment.candle_count() > count, "a new candle", limit_s=RESUMED_S)
         deployment.await_committed()
         assert re.search(r"broker back after \d+ s", service.text)
@@ -41,7 +41,7 @@ def test_candles_resume_after_the_brokers_return(
 def test_a_stop_while_the_broker_is_away_is_exit_3(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
         service = deployment.start()
-        deployment.feed(market(3_000))
+        deployment.feed(market(2_000))
         deployment.await_committed()
         deployment.await_settled()
         broker.kill()

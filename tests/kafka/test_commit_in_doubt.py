@@ -9,6 +9,7 @@ from disturbance import Deployment, await_that, market
 from proxy import ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT, Proxied, Proxy
 
 TRANSACTION_MS = 3_000
+PIECE = 500
 
 
 @pytest.mark.parametrize(
@@ -23,21 +24,21 @@ TRANSACTION_MS = 3_000
 def test_lost_in_the_middle_of_a_commit(
     proxied: Proxied, topic_prefix: str, tmp_path: Path, lose: Callable[[Proxy, int], None], api_key: int
 ) -> None:
+    feed = market(2_000)
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         deployment.start()
-        with deployment.feeding(market(3_000), rate_per_s=600):
-            for _ in range(3):
-                deployment.await_committed(deployment.committed() + 1)
+        for first in range(0, len(feed), PIECE):
+            with deployment.feeding(feed[first : first + PIECE], rate_per_s=1_000):
                 lose(proxied.proxy, api_key)
                 proxied.proxy.await_met()
-        deployment.await_committed()
+            deployment.await_committed()
         deployment.stop_all()
         deployment.check()
 
 
 def test_stopped_before_the_answer_to_a_commit_comes(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
-        with deployment.feeding(market(3_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=600):
             service = deployment.start()
             deployment.await_committed(1)
             proxied.proxy.lose_answer(END_TXN)
@@ -50,7 +51,7 @@ def test_stopped_before_the_answer_to_a_commit_comes(proxied: Proxied, topic_pre
 def test_a_doubt_is_settled_when_the_broker_is_back(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         service = deployment.start()
-        with deployment.feeding(market(3_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=600):
             deployment.await_committed(1)
             proxied.proxy.lose_answer(END_TXN)
             proxied.proxy.await_met()
@@ -67,7 +68,7 @@ def test_frozen_inside_a_transaction_beyond_its_timeout(proxied: Proxied, topic_
         proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap, settings=settings
     ) as deployment:
         service = deployment.start()
-        with deployment.feeding(market(3_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=600):
             deployment.await_committed(1)
             proxied.proxy.hold_before(END_TXN)
             proxied.proxy.await_met()

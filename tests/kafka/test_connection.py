@@ -9,34 +9,28 @@ RESUMED_S = 5.0
 
 
 def test_cut_and_mended(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
-    feed = market(3_000)
+    feed = market(2_000)
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         service = deployment.start()
         deployment.await_partitions()
-        with deployment.feeding(feed, rate_per_s=500):
-            for turn in range(1, 4):
-                deployment.await_committed(deployment.committed() + 1)
-                with proxied.proxy.cut():
-                    service.await_line("broker lost", count=turn)
-                before = deployment.committed()
-                deployment.await_committed(before + 1, limit_s=RESUMED_S)
-        deployment.await_committed()
-        assert service.text.count("broker lost") == service.text.count("broker back") == 3, service.text
+        for turn, piece in enumerate((feed[:1_000], feed[1_000:]), start=1):
+            with deployment.feeding(piece, rate_per_s=1_000), proxied.proxy.cut():
+                service.await_line("broker lost", count=turn)
+            deployment.await_committed(limit_s=RESUMED_S)
+        assert service.text.count("broker lost") == service.text.count("broker back") == 2, service.text
         deployment.stop_all()
         deployment.check()
 
 
 def test_a_broker_that_does_not_answer(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
-    feed = market(3_000)
+    feed = market(2_000)
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         service = deployment.start()
-        with deployment.feeding(feed, rate_per_s=500):
-            deployment.await_committed(1)
-            with proxied.proxy.held():
-                service.await_line("broker lost")
-                before = deployment.committed()
-            deployment.await_committed(before + 1, limit_s=RESUMED_S)
+        deployment.feed(feed[:1_000])
         deployment.await_committed()
+        with deployment.feeding(feed[1_000:], rate_per_s=1_000), proxied.proxy.held():
+            service.await_line("broker lost")
+        deployment.await_committed(limit_s=RESUMED_S)
         deployment.stop_all()
         deployment.check()
 
@@ -46,7 +40,7 @@ def test_a_slow_way(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None
     try:
         with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
             service = deployment.start()
-            with deployment.feeding(market(3_000), rate_per_s=500):
+            with deployment.feeding(market(2_000), rate_per_s=500):
                 deployment.await_committed(1)
             deployment.await_committed()
             deployment.stop_all()
@@ -59,7 +53,7 @@ def test_a_slow_way(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None
 def test_a_stop_while_nobody_answers_is_exit_3(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         service = deployment.start()
-        with deployment.feeding(market(3_000), rate_per_s=1_000):
+        with deployment.feeding(market(2_000), rate_per_s=1_000):
             deployment.await_committed(1)
             with proxied.proxy.held():
                 assert service.stop() == 3, service.text

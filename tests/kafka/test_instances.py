@@ -7,14 +7,14 @@ from disturbance import Deployment, market
 
 
 def test_one_killed_one_frozen_one_added(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
-    feed = market(3_000)
+    feed = market(2_000)
     with Deployment(broker, topic_prefix, tmp_path, partitions=6) as deployment:
         first, second, third = (deployment.start() for _ in range(3))
-        deployment.feed(feed[:1_000])
+        deployment.feed(feed[:700])
         deployment.await_committed()
         for service in (first, second, third):
             service.await_line("taken over")
-        with deployment.feeding(feed[1_000:2_000], rate_per_s=1_000):
+        with deployment.feeding(feed[700:1_400], rate_per_s=700):
             first.kill()
             second.freeze()
         added = deployment.start()
@@ -22,7 +22,7 @@ def test_one_killed_one_frozen_one_added(broker: Broker, topic_prefix: str, tmp_
         deployment.await_committed()
         second.thaw()
         second.await_line("partitions given up")
-        deployment.feed(feed[2_000:])
+        deployment.feed(feed[1_400:])
         deployment.await_committed()
         assert [one.process.poll() for one in (second, third, added)] == [None, None, None], second.text
         deployment.stop_all()

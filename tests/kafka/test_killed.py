@@ -11,14 +11,14 @@ def test_killed_in_a_loop_while_ingesting(broker: Broker, topic_prefix: str, tmp
     rng = random.Random(5)
     kills = 0
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
-        with deployment.feeding(market(3_000), rate_per_s=250) as feeder:
+        with deployment.feeding(market(2_000), rate_per_s=250) as feeder:
             while feeder.is_alive():
                 service = deployment.start()
-                deployment.await_committed(deployment.committed() + 1)
+                service.await_line("taken over")
                 feeder.join(rng.uniform(0, 1))
                 service.kill()
                 kills += 1
-        deployment.start()
+        deployment.start().await_line("taken over")
         deployment.await_committed()
         deployment.stop_all()
         deployment.check()
@@ -26,13 +26,14 @@ def test_killed_in_a_loop_while_ingesting(broker: Broker, topic_prefix: str, tmp
 
 
 def test_stopped_and_started_while_ingesting(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    rng = random.Random(6)
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
-        with deployment.feeding(market(3_000), rate_per_s=500) as feeder:
+        with deployment.feeding(market(2_000), rate_per_s=500) as feeder:
             while feeder.is_alive():
-                deployment.start()
-                deployment.await_committed(deployment.committed() + 1)
+                deployment.start().await_line("taken over")
+                feeder.join(rng.uniform(0, 1))
                 deployment.stop_all()
-        deployment.start()
+        deployment.start().await_line("taken over")
         deployment.await_committed()
         deployment.stop_all()
         deployment.check()

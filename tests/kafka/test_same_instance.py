@@ -10,7 +10,7 @@ from disturbance import Deployment, market
 def test_the_second_on_one_state_directory_is_refused(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
         first = deployment.start("--instance", "0")
-        deployment.feed(market(3_000))
+        deployment.feed(market(2_000))
         deployment.await_committed(1)
         second = deployment.start("--instance", "0")
         assert second.await_end() == 4
@@ -23,7 +23,7 @@ def test_the_second_on_one_state_directory_is_refused(broker: Broker, topic_pref
 def test_the_first_is_fenced_by_a_second_with_its_name(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     """As two containers with one host name would be; here the lock is deleted from under the first."""
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
-        with deployment.feeding(market(3_000), rate_per_s=400):
+        with deployment.feeding(market(2_000), rate_per_s=400):
             first = deployment.start()
             deployment.await_committed(1)
             shutil.rmtree(tmp_path / "state")

@@ -34,18 +34,19 @@ def _swap(base: Path) -> None:
 def test_state_is_lost_between_two_runs(
     broker: Broker, topic_prefix: str, tmp_path: Path, disturb: Callable[[Path], None]
 ) -> None:
-    feed = market(3_000)
+    feed = market(2_000)
     with Deployment(broker, topic_prefix, tmp_path, partitions=4) as deployment:
         services = [deployment.start() for _ in range(2)]
         for service in services:
             service.await_line("taken over")
-        deployment.feed(feed[:1_500])
+        deployment.feed(feed[:1_000])
         deployment.await_committed()
         deployment.stop_all()
         disturb(tmp_path / "state")
-        deployment.start()
-        deployment.start()
-        deployment.feed(feed[1_500:])
+        services = [deployment.start() for _ in range(2)]
+        for service in services:
+            service.await_line("taken over")
+        deployment.feed(feed[1_000:])
         deployment.await_committed()
         deployment.stop_all()
         deployment.check()

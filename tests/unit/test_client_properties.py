@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from program import environment, run
+from program import environment, run, run_well
 from streamingcandle.kafka import client
-from streamingcandle.kafka.client import KafkaSettings
+from streamingcandle.kafka.client import (
+    KafkaSettings,
+    admin_properties,
+    consumer_properties,
+    producer_properties,
+    transaction_properties,
+)
 from streamingcandle.kafka.properties import is_known, known, nearest, refusal
 
 
@@ -18,7 +24,7 @@ def test_an_unknown_variable_is_a_warning(tmp_path: Path, name: str) -> None:
     assert done.returncode == 0
     assert f"STREAMINGCANDLE_KAFKA_{name} names no client property, ignored; nearest: " in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
-    assert b"kafka." not in done.stdout
+    assert b"10.0.0.1" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -118,3 +124,37 @@ def test_each_client_gets_what_is_its_own() -> None:
     }
     assert {known()[name] for name in client.CONSUMER} <= {"C", "*"}
     assert {known()[name] for name in client.PRODUCER | client.TRANSACTION} <= {"P", "*"}
+
+
+def test_defaults_are_shown_and_give_way_to_a_variable(tmp_path: Path) -> None:
+    variables = environment("t", tmp_path, "127.0.0.1:1") | {"STREAMINGCANDLE_KAFKA_SESSION_TIMEOUT_MS": "45000"}
+    shown = run_well(variables, "config", "show").decode().splitlines()
+    assert {
+        "kafka.retry.backoff.ms\t100\tdefault",
+        "kafka.reconnect.backoff.ms\t50\tdefault",
+        "kafka.request.timeout.ms\t40000\tdefault",
+        "kafka.session.timeout.ms\t45000\tenvironment",
+        "kafka.heartbeat.interval.ms\t3000\tdefault",
+    } <= set(shown)
+    assert "kafka.session.timeout.ms\t30000\tdefault" not in shown
+
+
+def test_each_default_goes_to_the_clients_that_have_it() -> None:
+    settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", group="g", tick_topic="t", instance="i")
+    for properties in (consumer_properties(settings), producer_properties(settings), admin_properties(settings)):
+        assert (properties["retry.backoff.ms"], properties["reconnect.backoff.ms"]) == (100, 50)
+    member, producer = consumer_properties(settings), producer_properties(settings)
+    assert (member["session.timeout.ms"], member["heartbeat.interval.ms"]) == (30_000, 3_000)
+    assert (producer["request.timeout.ms"], transaction_properties(settings)["request.timeout.ms"]) == (40_000, 40_000)
+
+
+def test_a_shorter_transaction_shortens_what_may_not_outlast_it() -> None:
+    settings = KafkaSettings(
+        bootstrap_servers="127.0.0.1:1",
+        group="g",
+        tick_topic="t",
+        instance="i",
+        properties={"transaction.timeout.ms": "3000"},
+    )
+    properties = transaction_properties(settings)
+    assert (properties["socket.timeout.ms"], properties["message.timeout.ms"]) == (3_000, 3_000)

@@ -9,6 +9,7 @@ import confluent_kafka
 
 from streamingcandle import __version__
 from streamingcandle.cli.world import World, examples
+from streamingcandle.kafka.client import shown_defaults
 from streamingcandle.settings import masked
 
 
@@ -62,8 +63,10 @@ def config_command(world: World) -> None:
     click.echo(f"profile\t{settings.profile}")
     for name, value in settings.values.items():
         click.echo(f"{name}\t{masked(name, value.text)}\t{value.origin}")
-    for name, value in sorted(settings.kafka.items()):
-        click.echo(f"kafka.{name}\t{masked(name, value.text)}\t{value.origin}")
+    shown = [(name, masked(name, value.text), value.origin) for name, value in settings.kafka.items()]
+    shown += [row for row in shown_defaults() if row[0] not in settings.kafka]
+    for row in sorted(shown):
+        click.echo("kafka." + "\t".join(row))
 
 
 @click.command("version", epilog=examples("version"))

@@ -26,7 +26,7 @@ PROBE_TIMEOUT_S = 1.0
 RETRY_MS = 100
 SHAKEN_MS = 60_000
 """So long after a loss the group may still be sorting out who is who."""
-STOP_MS = 3_000
+STOP_MS = 2_000
 """After a stop the brokers have this long: the process ends within 5 s."""
 PASSING = frozenset(
     {
@@ -60,7 +60,6 @@ class Brokers:
 
     def __init__(self, settings: KafkaSettings, clock: Clock, is_stopping: Callable[[], bool]) -> None:
         """Connects in the background; nothing is asked yet."""
-        self.admin = new_client(AdminClient, settings, self.watched(admin_properties(settings)))
         self.is_running = False
         """Whether the start is over: from then on the brokers are waited for without end."""
         self.losses = 0
@@ -75,6 +74,11 @@ class Brokers:
         self._cause = ""
         self._refused: str | None = None
         self._unanswered: set[str] = set()
+        self.admin = self.new_admin()
+
+    def new_admin(self) -> AdminClient:
+        """A client of its own for one question."""
+        return new_client(AdminClient, self._settings, self.watched(admin_properties(self._settings)))
 
     def watched(self, properties: Properties) -> dict[str, Any]:
         """Properties of a client whose errors we are told of, whenever that client is polled."""
@@ -148,6 +152,8 @@ class Brokers:
 
     def probe(self) -> bool:
         """Whether a broker answers now; says so when that has changed."""
+        if self.is_out_of_time:
+            return self._lost_at_ms is None
         try:
             self.admin.list_topics(self._settings.tick_topic, timeout=PROBE_TIMEOUT_S)
         except KafkaException as error:

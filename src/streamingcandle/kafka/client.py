@@ -61,6 +61,12 @@ TRANSACTION: Properties = {
 }
 
 
+def shown_defaults() -> list[tuple[str, str, str]]:
+    """Name, value and origin of our own defaults."""
+    shown = [(name, str(value), "default") for name, value in {**COMMON, **CONSUMER, **PRODUCER}.items()]
+    return shown + [(name, str(value), "default, transactions") for name, value in TRANSACTION.items()]
+
+
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Brokers, names, and the user's client properties (dotted names, applied over our defaults)."""
 
@@ -133,7 +139,12 @@ def consumer_properties(settings: KafkaSettings) -> Properties:
 def transaction_properties(settings: KafkaSettings) -> Properties:
     """For the producer of candles."""
     names: Properties = {"transactional.id": settings.instance}
-    return _with_users(settings, {**PRODUCER, **TRANSACTION, **names}, "P*")
+    ours = _with_users(settings, {**PRODUCER, **TRANSACTION, **names}, "P*")
+    for name in ("message.timeout.ms", "socket.timeout.ms"):
+        # The client refuses what would outlast the transaction; who shortens that means these as well.
+        if name not in settings.properties:
+            ours[name] = min(int(ours[name]), int(ours["transaction.timeout.ms"]))
+    return ours
 
 
 def producer_properties(settings: KafkaSettings) -> Properties:

@@ -147,7 +147,13 @@ class KafkaLog:
         topic, group = self._settings.tick_topic, self._settings.group
 
         def describe() -> Any:  # noqa: ANN401 - the client's own types
-            return self._admin.describe_consumer_groups([group], request_timeout=CALL_TIMEOUT_S)[group].result()
+            # A client that outlives this question unanswered ends the process when the coordinator is back
+            # (librdkafka issue 3663).
+            admin = self._brokers.new_admin()
+            try:
+                return admin.describe_consumer_groups([group], request_timeout=CALL_TIMEOUT_S)[group].result()
+            finally:
+                del admin
 
         described = self._brokers.ask(f"group {group}", describe)
         if described.state != ConsumerGroupState.STABLE:

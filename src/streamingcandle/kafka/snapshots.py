@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 500_000
 """Below every broker's limit of a record."""
-CALL_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 2.0
+"""No candle waits longer for a snapshot, and no stop."""
 CLOSE_TIMEOUT_S = 3.0
 RETRY_MS = 100
 CONFIG = {
@@ -149,9 +150,16 @@ class KafkaSnapshots:
     @cached_property
     def _count(self) -> int:
         """Partitions of the topic."""
-        counts = partition_counts(self._settings)
+        counts = partition_counts(self._settings, timeout_s=CALL_TIMEOUT_S)
         if self._topic not in counts:
-            ensure_topics(self._settings, [self._topic], partitions=self._wanted, replication=-1, config=CONFIG)
+            ensure_topics(
+                self._settings,
+                [self._topic],
+                partitions=self._wanted,
+                replication=-1,
+                config=CONFIG,
+                timeout_s=CALL_TIMEOUT_S,
+            )
             logger.info("topic %s made", self._topic)
         return counts.get(self._topic, self._wanted)
 

@@ -22,17 +22,18 @@ def ensure_topics(
     partitions: int,
     replication: int,
     config: Mapping[str, str] = CONFIG,
+    timeout_s: float = TIMEOUT_S,
 ) -> list[tuple[str, str]]:
     """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses."""
     admin = new_client(AdminClient, settings, admin_properties(settings))
-    there = partition_counts(settings)
+    there = partition_counts(settings, timeout_s=timeout_s)
     missing = [name for name in names if name not in there]
     new = [
         NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
         for name in missing
     ]
     if new:
-        for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S).items():
+        for name, future in admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s).items():
             try:
                 future.result()
             except KafkaException as error:
@@ -43,10 +44,10 @@ def ensure_topics(
     return [(name, "made" if name in missing else "there") for name in names]
 
 
-def partition_counts(settings: KafkaSettings) -> dict[str, int]:
+def partition_counts(settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
     """Every topic we may see and its number of partitions. OutsideError without a broker."""
     try:
-        metadata = new_client(AdminClient, settings, admin_properties(settings)).list_topics(timeout=TIMEOUT_S)
+        metadata = new_client(AdminClient, settings, admin_properties(settings)).list_topics(timeout=timeout_s)
     except KafkaException as error:
         message = f"broker {settings.bootstrap_servers}: {error.args[0].str()}; is it up, and the address right?"
         raise OutsideError(message) from error

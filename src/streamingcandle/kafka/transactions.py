@@ -24,8 +24,8 @@ RECORD_BYTES_MAX = 1_048_588
 """Kafka's default `max.message.bytes`."""
 RECORD_OVERHEAD_BYTES = 2_000
 """What a batch of one record and the two headers of a cut take beside key, value and headers."""
-COMMIT_TIMEOUT_MS = 30_000
-"""How long a retriable commit is asked again before it counts as in doubt."""
+COMMIT_TIMEOUT_MS = 15_000
+"""A commit unanswered for so long is in doubt: its transaction's timeout is over."""
 PIECE_S = 1.0
 """Between two pieces of a wait the brokers are looked for and a stop is heeded."""
 HUNG_MS = 5_000
