@@ -156,9 +156,7 @@ class Soak:
         counts = Counter(kind for kind, _ in self.strikes)
         print(f"{self._deployment.sent} ticks; " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))
         resumed = self.resumed_ms()
-        print(
-            f"kill to candles of every partition again, less the grace: p50 {_at(resumed, 50)} max {_at(resumed, 100)} ms"
-        )
+        print(f"kill to candles of every partition, less the grace: p50 {_at(resumed, 50)} max {_at(resumed, 100)} ms")
         began_ms, ended_ms = self.seen[0].at_ms, self.seen[-1].at_ms + 1
         length_ms = (ended_ms - began_ms) / QUARTERS
         for quarter in range(QUARTERS):
