@@ -27,6 +27,7 @@ CHUNK_BYTES = 500_000
 CALL_TIMEOUT_S = 2.0
 """No candle waits longer for a snapshot, and no stop."""
 CLOSE_TIMEOUT_S = 3.0
+DELIVERY_TIMEOUT_MS = 10_000
 RETRY_MS = 100
 CONFIG = {
     "cleanup.policy": "compact",
@@ -145,7 +146,9 @@ class KafkaSnapshots:
 
     @cached_property
     def _producer(self) -> Producer:
-        return new_client(Producer, self._settings, producer_properties(self._settings))
+        # A chunk sent twice is the same chunk; one that does not go soon is told of and replaced by the next.
+        ours = {"enable.idempotence": False, "message.timeout.ms": DELIVERY_TIMEOUT_MS}
+        return new_client(Producer, self._settings, producer_properties(self._settings) | ours)
 
     @cached_property
     def _count(self) -> int:

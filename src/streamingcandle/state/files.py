@@ -1,5 +1,6 @@
 """Snapshots in the state directory: two files a partition, written in turn, each whole or not at all."""
 
+import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -7,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from streamingcandle.errors import OutsideError
+
+logger = logging.getLogger(__name__)
 
 SLOTS = 2
 """While one is written the other stays, whatever happens."""
@@ -53,7 +56,9 @@ class FileSnapshots:
     def close(self) -> None:
         """See `interfaces.Snapshots`."""
         if self._writing is not None:
-            wait([self._writing], CLOSE_TIMEOUT_S)
+            done, _ = wait([self._writing], CLOSE_TIMEOUT_S)
+            for error in filter(None, (writing.exception() for writing in done)):
+                logger.warning("the last snapshot was not written: %s", error)
 
     def _write(self, partition: int, snapshot: bytes) -> None:
         path = self._by_age(partition)[-1]
