@@ -50,11 +50,12 @@ def test_a_slow_way(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None
         proxied.proxy.delay_s = 0.0
 
 
-def test_a_stop_while_nobody_answers_is_exit_3(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
+def test_a_stop_while_nobody_answers(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         service = deployment.start()
         with deployment.feeding(market(2_000), rate_per_s=1_000):
             deployment.await_committed(1)
             with proxied.proxy.held():
-                assert service.stop() == 3, service.text
+                # Of what it could not read it cannot know: 0 where all it has read is committed.
+                assert service.stop() in {0, 3}, service.text
         deployment.check()

@@ -90,10 +90,14 @@ class Brokers:
         if code == KafkaError._AUTHENTICATION or (code == KafkaError._SSL and not self.is_running):  # noqa: SLF001
             self._refused = error.str()
         if code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the client's public constant
-            self._is_suspected = True
-            self.losses += 1
+            self.suspect()
         else:
             self._cause = error.str()
+
+    def suspect(self) -> None:
+        """Something says that the brokers are lost: the next poll looks."""
+        self._is_suspected = True
+        self.losses += 1
 
     @property
     def is_doubtful(self) -> bool:
@@ -173,6 +177,7 @@ class Brokers:
         if self.is_doubtful:
             self._back_at_ms = self._clock.monotonic_ms()
         self._is_suspected = False
+        self._refused = None
         if self._lost_at_ms is not None:
             away_s = (self._clock.monotonic_ms() - self._lost_at_ms) / 1_000
             logger.info("broker %s after %.0f s", "back" if self.is_running else "there", away_s)

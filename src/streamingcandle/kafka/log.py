@@ -113,7 +113,7 @@ class KafkaLog:
         ]
 
     def _subscribe(self, topics: list[str]) -> None:
-        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _records(self, number: int | None, messages: list[Message]) -> list[Records]:
         """The records of one partition's run; marks of its end become positions."""
@@ -236,6 +236,11 @@ class KafkaLog:
         topic = self._settings.tick_topic
         self._consumer.incremental_assign([TopicPartition(topic, number, offset) for number, offset in offsets.items()])
         self._untaken.clear()
+
+    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        """Our session is over: the coordinator has not heard of us, or we not of it."""
+        self._brokers.suspect()
+        self._on_revoke(consumer, lost)
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         assert self._listener is not None
