@@ -246,27 +246,27 @@ class Deployment:
         await_that(is_so, "all partitions taken over")
 
     def candle_count(self) -> int:
-        """Offsets that a read_committed reader sees in the topics of the shortest and of the longest timeframe."""
-        return sum(len(read_topic(self.bootstrap, topic)) for topic in self.candle_topics[:1])
+        """How far a reader of committed candles sees, in all topics; marks of transactions are counted as well."""
+        return sum(self._ends(IsolationLevel.READ_COMMITTED).values())
 
-    def unsettled(self) -> list[str]:
+    def await_candle(self, count: int) -> float:
+        """Until there are more than `count`; after how many seconds."""
+        return await_that(lambda: self.candle_count() > count, "a new candle")
+
+    def unsettled(self) -> list[tuple[str, int]]:
         """Where readers of committed records do not see the end: a commit is answered before its marks are written."""
-        places = [
-            TopicPartition(topic, number)
-            for topic in (*self.candle_topics, self.letter_topic)
-            for number in range(self.partitions)
-        ]
-        ends = []
-        for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-            # A client of before a broker's restart would ask with what it knew of the leaders.
-            admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-            answers = admin.list_offsets(
-                {place: OffsetSpec.latest() for place in places},  # type: ignore[no-untyped-call]
-                isolation_level=isolation,
-                request_timeout=LIMIT_S,
-            )
-            ends.append([answer.result().offset for answer in answers.values()])
-        return [f"{place} {one} {other}" for place, one, other in zip(places, *ends, strict=True) if one != other]
+        ends, seen = self._ends(IsolationLevel.READ_UNCOMMITTED), self._ends(IsolationLevel.READ_COMMITTED)
+        return [place for place, end in ends.items() if seen[place] != end]
+
+    def _ends(self, isolation: IsolationLevel) -> dict[tuple[str, int], int]:
+        names = (*self.candle_topics, self.letter_topic)
+        places = [TopicPartition(topic, number) for topic in names for number in range(self.partitions)]
+        # A client that asked before the broker was restarted would ask the leaders it knew then.
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        answers = admin.list_offsets(
+            dict.fromkeys(places, OffsetSpec.latest()), isolation_level=isolation, request_timeout=LIMIT_S
+        )
+        return {(place.topic, place.partition): answer.result().offset for place, answer in answers.items()}
 
     def await_settled(self) -> None:
         """Until every transaction has ended in every topic."""

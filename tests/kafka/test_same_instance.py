@@ -21,13 +21,16 @@ def test_the_second_on_one_state_directory_is_refused(broker: Broker, topic_pref
 
 
 def test_the_first_is_fenced_by_a_second_with_its_name(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
-    """As two containers with one host name would be; here the lock is deleted from under the first."""
+    """As two containers with one host name are; here the lock is deleted from under the first while it stands."""
     with Deployment(broker, topic_prefix, tmp_path) as deployment:
         with deployment.feeding(market(2_000), rate_per_s=400):
             first = deployment.start()
             deployment.await_committed(1)
+            first.freeze()
             shutil.rmtree(tmp_path / "state")
             second = deployment.start()
+            second.await_line("taken over")
+            first.thaw()
             assert first.await_end() == 4, first.text
         assert "another process" in first.text.splitlines()[-1]
         deployment.await_committed()
