@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
@@ -41,7 +41,7 @@ QUICK = {
 }
 """A member that went away is noticed within seconds."""
 
-Letters = list[tuple[object, ...]]
+Answer = TypeVar("Answer")
 
 _clock = SystemClock()
 _references: dict[str, dict[Key, Candle]] = {}
@@ -62,6 +62,22 @@ def await_that(is_so: Callable[[], bool], what: str, *, limit_s: float = LIMIT_S
         assert _clock.monotonic_ms() < began_ms + limit_s * 1_000, f"after {limit_s:.0f} s still not: {what}"
         _clock.sleep_ms(PROBE_MS)
     return (_clock.monotonic_ms() - began_ms) / 1_000
+
+
+def _answer(ask: Callable[[], Answer]) -> Answer:
+    """The answer, also of a leader or a coordinator that has just come up."""
+    answers: list[Answer] = []
+
+    def is_answered() -> bool:
+        try:
+            answers.append(ask())
+        except KafkaException as error:
+            if error.args[0].code() not in PASSING:
+                raise
+        return bool(answers)
+
+    await_that(is_answered, "an answer of the broker")
+    return answers[0]
 
 
 class Service:
@@ -218,16 +234,7 @@ class Deployment:
     def committed(self) -> int:
         """How many ticks the group has committed: the topic has no other records."""
         asked = [TopicPartition(self.tick_topic, number) for number in range(self.partitions)]
-        found: list[TopicPartition] = []
-
-        def ask() -> bool:
-            try:
-                found[:] = self._asker.committed(asked, timeout=LIMIT_S)
-            except KafkaException as error:  # a coordinator that has just come up
-                return error.args[0].code() not in PASSING
-            return True
-
-        await_that(ask, "an answer of the group's coordinator")
+        found = _answer(lambda: self._asker.committed(asked, timeout=LIMIT_S))
         return sum(max(0, partition.offset) for partition in found)
 
     def await_committed(self, count: int | None = None, *, limit_s: float = LIMIT_S) -> float:
@@ -263,10 +270,13 @@ class Deployment:
         places = [TopicPartition(topic, number) for topic in names for number in range(self.partitions)]
         # A client that asked before the broker was restarted would ask the leaders it knew then.
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-        answers = admin.list_offsets(
-            dict.fromkeys(places, OffsetSpec.latest()), isolation_level=isolation, request_timeout=LIMIT_S
-        )
-        return {(place.topic, place.partition): answer.result().offset for place, answer in answers.items()}
+        asked = {place: OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+
+        def ask() -> dict[tuple[str, int], int]:
+            answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=LIMIT_S)
+            return {(place.topic, place.partition): answer.result().offset for place, answer in answers.items()}
+
+        return _answer(ask)
 
     def await_settled(self) -> None:
         """Until every transaction has ended in every topic."""

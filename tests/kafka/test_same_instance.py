@@ -32,7 +32,7 @@ def test_the_first_is_fenced_by_a_second_with_its_name(broker: Broker, topic_pre
             second.await_line("taken over")
             first.thaw()
             assert first.await_end() == 4, first.text
-        assert "another process" in first.text.splitlines()[-1]
+        assert f"pid {second.process.pid}" in first.text.splitlines()[-1]
         deployment.await_committed()
         assert second.stop() == 0
         deployment.check()
