@@ -156,6 +156,10 @@ class InputPartition:
         offsets = self.commit.offsets_of(self.rules, offset=self.committed.offset)
         return (due_f_ms is not None and due_f_ms <= self.clock.f_ms) or min(offsets) < self.committed.offset
 
+    def is_flushed(self, offset: int) -> bool:
+        """Whether the windows of the records before `offset` are out, open ones too."""
+        return min(self.commit.flushed_of(self.rules)) >= offset
+
     def close(
         self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int
     ) -> tuple[Commit, list[list[tuple[bytes, bytes]]]]:

@@ -190,7 +190,9 @@ class Path:
                 room -= len(records)
         changed = [p for p in publishing if p.position > p.committed.offset]
         # What is due may be out already, by a flush: then the frontier alone has to rise, or it stays due for ever.
-        if not changed and not any(candles) and not any(partition.has_due() for partition in publishing):
+        # And a flush of nothing is one: others wait for its mark.
+        is_marking = any(p.has_due() or (is_flush and not p.is_flushed(p.position)) for p in publishing)
+        if not changed and not any(candles) and not is_marking:
             return True
         transaction = Transaction(
             candles=[
@@ -269,29 +271,36 @@ class Path:
         return all(committed[number] == wanted for number, wanted in offsets.items())
 
     def has_reached(self, goal: Mapping[int, int]) -> bool:
-        """Whether every partition is read up to its goal by us, or committed or flushed up to it by another member."""
+        """Whether every partition of ours is read up to its goal."""
+        return all(p.is_publishing and p.position >= goal.get(p.number, 0) for p in self.partitions.values())
+
+    def finish(self, goal: Mapping[int, int]) -> bool:
+        """Publish what is due of ours, and with `is_flush` once what is open; true when nothing is left to do.
+
+        It waits for nobody: members that wait for each other's flush would do so for ever.
+        """
+        partitions = self.partitions.values()
+        ends = {partition.number: goal.get(partition.number, 0) for partition in partitions}
+        is_flush = self.settings.is_flush and any(not p.is_flushed(ends[p.number]) for p in partitions)
+        if not is_flush and all(p.committed.offset >= ends[p.number] and not p.has_due() for p in partitions):
+            return True
+        return self.commit(is_flush=is_flush) and not any(partition.has_due() for partition in partitions)
+
+    def have_others_finished(self, goal: Mapping[int, int]) -> bool:
+        """Whether every partition that is not ours is committed up to its goal, and with `is_flush` flushed.
+
+        A commit alone may have left windows open: the partition must become ours, or be flushed by another.
+        """
         for number, end in goal.items():
-            partition = self.partitions.get(number)
-            if partition is not None:
-                if not partition.is_publishing or partition.position < end:
-                    return False
-            elif end > self.log.begins([number])[number]:
-                committed = self.log.committed([number])[number]
-                if committed is None or committed.offset < end:
-                    return False
-                if self.settings.is_flush and not self._is_flushed(committed, end):
-                    return False
+            if number in self.partitions or end <= self.log.begins([number])[number]:
+                continue
+            committed = self.log.committed([number])[number]
+            if committed is None or committed.offset < end:
+                return False
+            commit = Commit.decode(committed.metadata)
+            if self.settings.is_flush and (commit is None or min(commit.flushed_of(self.rules)) < end):
+                return False
         return True
-
-    def _is_flushed(self, committed: Committed, end: int) -> bool:
-        """A commit alone may have left windows open: the partition must become ours, or be flushed by another."""
-        commit = Commit.decode(committed.metadata)
-        return commit is not None and min(commit.flushed_of(self.rules)) >= end
-
-    def finish(self) -> bool:
-        """Publish what is due, and with `is_flush` what is open; true when nothing is left to do."""
-        is_done = self.commit(is_flush=self.settings.is_flush)
-        return is_done and not any(partition.has_due() for partition in self.partitions.values())
 
     def check_owned(self) -> None:
         """A partition whose offsets somebody else commits must leave us soon."""
@@ -328,7 +337,7 @@ def run(
             if path.is_commit_due(is_caught_up=sum(len(b.values) for b in batches) < BACKLOG_RECORDS) and path.commit():
                 path.save_snapshots(is_all=False)
             path.check_owned()
-            if goal is not None and path.has_reached(goal) and path.finish():
+            if goal is not None and path.has_reached(goal) and path.finish(goal) and path.have_others_finished(goal):
                 break
             away = None
         except BrokerAwayError as error:

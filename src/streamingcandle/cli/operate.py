@@ -16,19 +16,21 @@ from rich.table import Table
 
 from streamingcandle import pipeline
 from streamingcandle.candles.candle import Candle, decode_candle
+from streamingcandle.cli.workers import run_as_worker, run_workers
 from streamingcandle.cli.world import World, examples, stop_on_signals
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError, OutsideError
-from streamingcandle.interfaces import Clock, Log
+from streamingcandle.interfaces import Log
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
+from streamingcandle.partition import PathSettings
 from streamingcandle.simulation.market import Market, day_number, session_open_ms, ticks
-from streamingcandle.state.directory import Instance
 
 logger = logging.getLogger(__name__)
 
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
+"""How often the place among the processes of this host is seen to."""
 GC_OBJECTS = 200_000
 """Messages come and go by the ten thousand without a cycle: looking for one at each 700 takes a tenth of the time."""
 DEMO_INSTRUMENTS = 40
@@ -40,49 +42,77 @@ DEMO_RATE = 20.0
 """Ticks a market second."""
 
 
-@click.command("run", epilog=examples("run", "run --until-end --flush"))
+@click.command("run", epilog=examples("run", "run --until-end --flush", "run --workers 4"))
 @click.option("--until-end", is_flag=True, help="Stop when everything now in the log is committed.")
 @click.option("--flush", is_flag=True, help="With --until-end: also publish the windows still open.")
 @click.option("--adopt", is_flag=True, help="Go on from offsets that another program committed for this group.")
 @click.option("--instance", type=click.IntRange(0, 63), help="Be this instance of the host; refused while another is.")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), help="So many processes that share the partitions, kept running."
+)
+@click.option("--worker", type=int, nargs=2, hidden=True, help="Number and link, given by the parent of workers.")
 @click.pass_obj
-def run_command(world: World, *, until_end: bool, flush: bool, adopt: bool, instance: int | None) -> None:
+def run_command(
+    world: World,
+    *,
+    until_end: bool,
+    flush: bool,
+    adopt: bool,
+    instance: int | None,
+    workers: int | None,
+    worker: tuple[int, int] | None,
+) -> int:
     """Make candles: ticks in, candles out, each exactly once.
 
     Goes on until SIGTERM, through lost brokers and rebalances.
     """
     if flush and not until_end:
         raise click.UsageError("--flush goes with --until-end")
-    settings = world.settings
-    is_stopping = stop_on_signals()
+    if workers is not None:
+        if instance is not None:
+            raise click.UsageError("--instance goes without --workers: each worker is an instance of its own")
+        flags = {"--until-end": until_end, "--flush": flush, "--adopt": adopt}
+        return run_workers(world, workers, [name for name, is_set in flags.items() if is_set], is_until_end=until_end)
+
+    def run(is_stopping: Callable[[], bool], turned: Callable[[Log], None]) -> None:
+        path = world.settings.path(is_until_end=until_end, is_flush=flush, is_adopting=adopt)
+        _run(world, instance, path, is_stopping, turned)
+
+    if worker is not None:
+        return run_as_worker(world, *worker, run)
+    run(stop_on_signals(), lambda _: None)
+    return 0
+
+
+def _run(
+    world: World,
+    instance: int | None,
+    path: PathSettings,
+    is_stopping: Callable[[], bool],
+    turned: Callable[[Log], None],
+) -> None:
     log, claimed = world.open_log(instance, is_stopping)
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
+    next_ms = 0
+
+    def is_over() -> bool:
+        nonlocal next_ms
+        turned(log)
+        if (now_ms := world.clock.monotonic_ms()) >= next_ms:
+            next_ms = now_ms + HOLD_MS
+            claimed.hold()
+        return is_stopping()
+
     try:
         _await_topic(world, log, is_stopping)
-        path = settings.path(is_until_end=until_end, is_flush=flush, is_adopting=adopt)
         snapshots = world.open_snapshots(claimed, log)
-        is_over = _held(claimed, world.clock, is_stopping)
-        pipeline.run(log, world.clock, settings.rules(), path, is_over, snapshots)
+        pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots)
         for store in snapshots:
             store.close()
     finally:
         log.close()
         claimed.release()
-
-
-def _held(instance: Instance, clock: Clock, is_stopping: Callable[[], bool]) -> Callable[[], bool]:
-    """Ask `is_stopping`, and see to our place among the processes of this host once a second."""
-    next_ms = 0
-
-    def is_over() -> bool:
-        nonlocal next_ms
-        if (now_ms := clock.monotonic_ms()) >= next_ms:
-            next_ms = now_ms + HOLD_MS
-            instance.hold()
-        return is_stopping()
-
-    return is_over
 
 
 def _await_topic(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:

@@ -53,17 +53,25 @@ class World:
     def __init__(self, flags: dict[str, str | None], *, is_debug: bool) -> None:
         """`flags` are those before the command."""
         self._flags = flags
-        self._is_debug = is_debug
+        self.is_debug = is_debug
+        self.worker: int | None = None
+        """Which of `run --workers` we are: told on each line of the log."""
         self.clock = SystemClock()
 
     @cached_property
     def settings(self) -> Settings:
         """SettingsError is one line."""
         settings = load_settings(self._flags)
-        _start_logging(settings.text("log_format"), is_debug=self._is_debug)
+        _start_logging(settings.text("log_format"), is_debug=self.is_debug, worker=self.worker)
         for warning in settings.warnings:
             logging.getLogger("streamingcandle.settings").warning(warning)
         return settings
+
+    @property
+    def arguments(self) -> list[str]:
+        """The flags before the command, for another process of this program."""
+        named = [f"--{name}={text}" for name, text in self._flags.items() if text is not None]
+        return [*named, "--debug"] if self.is_debug else named
 
     @property
     def store_path(self) -> Path:
@@ -117,13 +125,14 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  streamingcandle {line}" for line in lines)])
 
 
-def stop_on_signals() -> Callable[[], bool]:
-    """True once SIGTERM or SIGINT came; a second one ends the process at once."""
+def stop_on_signals(*, is_second_final: bool = True) -> Callable[[], bool]:
+    """True once SIGTERM or SIGINT came; a second one ends the process at once, or is no news."""
     stopping = []
 
     def stop(number: int, _frame: object) -> None:
         stopping.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        if is_second_final:
+            signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -141,20 +150,27 @@ class _Stderr(logging.Handler):
 
 
 class _JsonLines(logging.Formatter):
+    def __init__(self, worker: int | None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
+
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._worker,
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry)
 
 
-def _start_logging(log_format: str, *, is_debug: bool) -> None:
+def _start_logging(log_format: str, *, is_debug: bool, worker: int | None) -> None:
     is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     handler = _Stderr()
-    handler.setFormatter(_JsonLines() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    who = "" if worker is None else f"worker {worker}: "
+    text = logging.Formatter(f"%(asctime)s %(levelname)s {who}%(message)s")
+    handler.setFormatter(_JsonLines(worker) if is_json else text)
     logging.basicConfig(level=logging.DEBUG if is_debug else logging.INFO, handlers=[handler], force=True)

@@ -14,6 +14,7 @@ from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
     ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 POLL_RECORDS_MAX = 10_000
 """Records of one poll: about 10 ms of folding, so a stop and a due window never wait for long."""
 REJOIN_SUFFIX = "-rejoin"
+UNSTABLE_MS = 20
+"""A commit just made is open for a moment: ask again after it."""
 
 
 class KafkaLog:
@@ -51,6 +54,7 @@ class KafkaLog:
     def __init__(self, settings: KafkaSettings, clock: Clock, is_stopping: Callable[[], bool] = lambda: False) -> None:
         """Connects in the background; nothing is asked yet. Once `is_stopping`, no wait goes on for long."""
         self._settings = settings
+        self._clock = clock
         self._brokers = Brokers(settings, clock, is_stopping)
         self._admin = self._brokers.admin
         self._consumer = self._new_consumer()
@@ -63,8 +67,10 @@ class KafkaLog:
         self._gone: dict[int, tuple[int, str]] = {}
         """Where records that we were to read are no longer there, and what the client says of it."""
         self._is_subscribed = self._is_fenced = False
-        self._is_shared_out = False
+        self._is_shared_out = self._is_closing = False
         self._forgiven_losses = 0
+        self.has_share = False
+        """Whether the group has told us our partitions, be it none. (KIP-848 brokers do not tell of none.)"""
 
     def _new_consumer(self) -> Consumer:
         return new_client(Consumer, self._settings, self._brokers.watched(consumer_properties(self._settings)))
@@ -95,7 +101,7 @@ class KafkaLog:
         """What we still asked in our old name, when our session had ended meanwhile, fences the name itself."""
         logger.warning("fenced as the brokers came back; joining the group anew")
         self._forgiven_losses = self._brokers.losses
-        self._consumer.close()
+        self._close_consumer()
         self._untaken.clear()
         self._gone.clear()
         self._consumer = self._new_consumer()
@@ -218,6 +224,10 @@ class KafkaLog:
             del self._gone[number]
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        if self._is_closing:
+            consumer.incremental_assign([])  # leaving: too late to begin with anything
+            return
+        self.has_share = True
         self._untaken |= {partition.partition for partition in assigned}
         try:
             self._take_over()
@@ -353,8 +363,26 @@ class KafkaLog:
         wanted = [TopicPartition(self._settings.tick_topic, number) for number in partitions]
         if not wanted:
             return {}
-        name = f"committed offsets of group {self._settings.group}"
-        found = self._brokers.ask(name, lambda: self._consumer.committed(wanted, timeout=CALL_TIMEOUT_S))
+        group = self._settings.group
+        # Not the consumer: what it asks the coordinator waits behind its own request to join, which the broker
+        # answers when the last member has come, or a silent one's session is over.
+        request = [ConsumerGroupTopicPartitions(group, wanted)]
+
+        def ask() -> list[TopicPartition]:
+            until_ms = self._clock.monotonic_ms() + int(CALL_TIMEOUT_S * 1_000)
+            while True:
+                answer = self._admin.list_consumer_group_offsets(
+                    request, require_stable=True, request_timeout=CALL_TIMEOUT_S
+                )
+                found: list[TopicPartition] = answer[group].result().topic_partitions
+                error = next((partition.error for partition in found if partition.error is not None), None)
+                if error is None:
+                    return found
+                if error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or self._clock.monotonic_ms() > until_ms:
+                    raise KafkaException(error)
+                self._clock.sleep_ms(UNSTABLE_MS)
+
+        found = self._brokers.ask(f"committed offsets of group {group}", ask)
         return {
             partition.partition: None
             if partition.offset == OFFSET_INVALID
@@ -365,7 +393,12 @@ class KafkaLog:
     def close(self) -> None:
         """See `interfaces.Publisher`."""
         self._transactions.discard()
+        self._close_consumer()
+
+    def _close_consumer(self) -> None:
+        self._is_closing = True
         self._consumer.close()
+        self._is_closing = False
 
     def _owned(self, error: KafkaError) -> OwnedError:
         message = (

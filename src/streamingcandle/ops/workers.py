@@ -1,0 +1,211 @@
+"""`run --workers N`: a parent that starts N processes of the same command and keeps them running.
+
+Each worker claims an instance and joins the group as any process does; the parent knows nothing of Kafka. A pair
+of sockets joins the two: over it a worker tells that it has its share of the partitions, and its end is for either
+side the other's death, however that came.
+
+    a worker ends with                      then
+    0 after SIGTERM, or with --until-end    it is done
+    2                                       all stop, 2: what is wrong in its settings is wrong in all
+    3 before any worker was ready           all stop, 3: a start that fails is told at once, as `run` does
+    4 three times within a minute of life   all stop, 4: somebody else keeps being the same instance
+    anything else                           it is started again after 0.5 s, 1 s, 2 s ... 30 s
+
+4 alone is no reason to stop: who was frozen, or lost its place to another process, claims a free one at its next
+start. A minute of life makes a worker new: its next pause is 0.5 s again.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+
+from streamingcandle.interfaces import Clock
+
+logger = logging.getLogger(__name__)
+
+PAUSE_MIN_MS = 500
+PAUSE_MAX_MS = 30_000
+GOOD_LIFE_MS = 60_000
+FENCED_MAX = 3
+LOOK_MS = 200
+"""A signal is heeded and a due start made at least this often."""
+STOP_MS = 8_000
+"""A worker stops within 5 s by itself; then it is killed, which costs no candle either."""
+READY = b"r"
+
+
+class Exit(IntEnum):
+    """The exit codes that the parent has an opinion on."""
+
+    DONE = 0
+    SETTINGS = 2
+    OUTSIDE = 3
+    OWNED = 4
+
+
+class _Worker:
+    """One of the N, through all its lives."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: subprocess.Popen[bytes] | None = None
+        self.link: socket.socket | None = None
+        self.is_ready = False
+        self.is_done = False
+        self.code = 0
+        self.start_at_ms = 0
+        self._started_ms = 0
+        self.pause_ms = 0
+        self.fenced = 0
+
+    def start(self, command: Sequence[str], now_ms: int) -> None:
+        """A new life; in a process group of its own, since a terminal's Ctrl-C is for the parent to pass on."""
+        self.link, theirs = socket.socketpair()
+        with theirs:
+            arguments = [*command, "--worker", str(self.number), str(theirs.fileno())]
+            self.process = subprocess.Popen(  # noqa: S603 - this program itself
+                arguments, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
+            )
+        self._started_ms = now_ms
+
+    def bury(self, now_ms: int) -> int:
+        """Take note of its end: the exit code, which the pause before the next life depends on."""
+        assert self.process is not None
+        assert self.link is not None
+        code = self.process.wait()
+        self.link.close()
+        self.process = self.link = None
+        self.is_ready = False
+        # Ended by a signal: nothing it said, so the world did it.
+        self.code = code if code >= 0 else Exit.OUTSIDE
+        if now_ms - self._started_ms >= GOOD_LIFE_MS:
+            self.pause_ms = self.fenced = 0
+        self.fenced += code == Exit.OWNED
+        self.pause_ms = min(max(2 * self.pause_ms, PAUSE_MIN_MS), PAUSE_MAX_MS)
+        self.start_at_ms = now_ms + self.pause_ms
+        return code
+
+
+class Workers:
+    """The parent's side; for one thread."""
+
+    def __init__(self, command: Sequence[str], count: int, *, clock: Clock, is_until_end: bool) -> None:
+        """`command` is what a worker is started with, its number and its link's descriptor following."""
+        self._command = command
+        self._clock = clock
+        self._is_until_end = is_until_end
+        self._workers = [_Worker(number) for number in range(1, count + 1)]
+        self._selector = selectors.DefaultSelector()
+        self._was_ready = False
+        self._is_ready = False
+        self._verdict: int | None = None
+
+    def run(self, is_stopping: Callable[[], bool]) -> int:
+        """Keep them running until told to stop, all are done, or there is no use: the exit code."""
+        try:
+            while not (is_stopping() or self._verdict is not None or all(worker.is_done for worker in self._workers)):
+                for worker in self._workers:
+                    now_ms = self._clock.monotonic_ms()
+                    if worker.process is None and not worker.is_done and now_ms >= worker.start_at_ms:
+                        worker.start(self._command, now_ms)
+                        assert worker.link is not None
+                        self._selector.register(worker.link, selectors.EVENT_READ, worker)
+                self._listen(self._judge)
+                self._tell_ready()
+        finally:
+            self._stop()
+        return max(worker.code for worker in self._workers) if self._verdict is None else self._verdict
+
+    def _listen(self, judge: Callable[[_Worker, int], None]) -> None:
+        """Hear what workers tell, and that they have ended."""
+        for key, _ in self._selector.select(LOOK_MS / 1_000):
+            worker: _Worker = key.data
+            assert worker.link is not None
+            if _is_told(worker.link):
+                worker.is_ready = self._was_ready = True
+                continue
+            self._selector.unregister(worker.link)
+            judge(worker, worker.bury(self._clock.monotonic_ms()))
+
+    def _tell_ready(self) -> None:
+        is_ready = all(worker.is_ready for worker in self._workers)
+        if is_ready and not self._is_ready:
+            logger.info("ready: %d workers", len(self._workers))
+        self._is_ready = is_ready
+
+    def _judge(self, worker: _Worker, code: int) -> None:
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        is_hopeless = (
+            code == Exit.SETTINGS
+            or (code == Exit.OUTSIDE and not self._was_ready)
+            or (code == Exit.OWNED and worker.fenced >= FENCED_MAX)
+        )
+        if code == Exit.DONE and self._is_until_end:
+            worker.is_done = True
+        elif is_hopeless:
+            logger.error("worker %d ended with %s: stopping all", worker.number, how)
+            self._verdict = code
+        else:
+            pause_s = worker.pause_ms / 1_000
+            logger.warning("worker %d ended with %s: started again in %.1f s", worker.number, how, pause_s)
+
+    def _stop(self) -> None:
+        """None of them is left when this returns."""
+        until_ms = self._clock.monotonic_ms() + STOP_MS
+        running = [worker for worker in self._workers if worker.process is not None]
+        for worker in running:
+            assert worker.process is not None
+            worker.process.terminate()
+        while any(worker.process is not None for worker in running):
+            self._listen(_stopped)
+            for worker in running:
+                if worker.process is not None and self._clock.monotonic_ms() > until_ms:
+                    logger.error("worker %d has not stopped within %d s: killed", worker.number, STOP_MS // 1_000)
+                    worker.process.kill()
+        self._selector.close()
+
+
+def _stopped(worker: _Worker, code: int) -> None:
+    # It may not have come as far as to take the signal for a wish.
+    worker.code = Exit.DONE if code == -signal.SIGTERM else worker.code
+
+
+def _is_told(link: socket.socket) -> bool:
+    """Whether a word came; else it is the end."""
+    try:
+        return link.recv(1) == READY
+    except ConnectionResetError:
+        return False
+
+
+class Parent:
+    """A worker's side of the link."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Stops this process, as SIGTERM does, when the parent's end closes."""
+        self._link = socket.socket(fileno=descriptor)
+        self._is_told = False
+        threading.Thread(target=self._watch, name="parent", daemon=True).start()
+
+    def tell_ready(self) -> None:
+        """Say, once, that we have our share of the partitions, be it none."""
+        if not self._is_told:
+            self._is_told = True
+            try:
+                self._link.send(READY)
+            except OSError:
+                logger.warning("the parent is gone")
+
+    def _watch(self) -> None:
+        while self._link.recv(1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_MS / 1_000)
+        os.kill(os.getpid(), signal.SIGKILL)
