@@ -369,11 +369,10 @@ class KafkaLog:
         request = [ConsumerGroupTopicPartitions(group, wanted)]
 
         def ask() -> list[TopicPartition]:
+            admin = self._brokers.new_admin()  # of its own, as in `_see_shared_out`
             until_ms = self._clock.monotonic_ms() + int(CALL_TIMEOUT_S * 1_000)
             while True:
-                answer = self._admin.list_consumer_group_offsets(
-                    request, require_stable=True, request_timeout=CALL_TIMEOUT_S
-                )
+                answer = admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=CALL_TIMEOUT_S)
                 found: list[TopicPartition] = answer[group].result().topic_partitions
                 error = next((partition.error for partition in found if partition.error is not None), None)
                 if error is None:
