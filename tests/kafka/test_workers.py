@@ -13,6 +13,7 @@ from pathlib import Path
 from broker import Broker
 from program import LABELS, PROGRAM, differences, environment, last_candles, reference_candles, run, run_well
 
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 PARTITIONS = 4
 SIMULATE = ("simulate", "--instruments", "60", "--rate", "60", "--date", "2026-01-02", "--speed", "0", "--ticks")
 
@@ -87,6 +88,8 @@ def test_two_workers_come_to_the_end(broker: Broker, topic_prefix: str, tmp_path
     done = run(variables, "run", "--workers", "2", "--until-end", "--flush")
     assert done.returncode == 0, done.stderr
     assert surplus_over_the_reference(broker, topic_prefix) == 0
+    (documented,) = re.findall(r"^streamingcandle (.*--workers.*)$", OPERATIONS.read_text(), re.MULTILINE)
+    run_well(variables, *documented.split())
     # Nothing is left to flush, and nobody waits for a flush of the other's.
     assert run(variables, "run", "--workers", "2", "--until-end", "--flush").returncode == 0
     assert surplus_over_the_reference(broker, topic_prefix) == 0
