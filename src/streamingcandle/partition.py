@@ -24,6 +24,10 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
     late: str
 
 
+def _size(letter: Letter) -> int:
+    return len(letter.value or b"") + len(letter.key or b"")
+
+
 def fingerprint_of(record: Origin, topic_id: str) -> Fingerprint:
     """What names a log: this record at its place, and the topic's id."""
     return Fingerprint(record.offset, record.timestamp_ms, zlib.crc32(record.value or b""), topic_id)
@@ -61,7 +65,10 @@ class InputPartition:
         self.commit = commit
         self.committed = start
         self.position = fold_from
-        self.letters: list[Letter] = []
+        self.found: Committed | None = start
+        """What the group had committed when we took over; another than `committed` where that was of another log."""
+        self.letters: list[tuple[int, Letter]] = []
+        """With the offset of each one's record."""
         self.letter_bytes = 0
         self.foreign_since_ms: int | None = None
         self.snapshot_offset = commit.snapshot
@@ -94,14 +101,24 @@ class InputPartition:
             for index, timeframes in late:
                 self._keep(topics, records.origin(index), topics.late, "timeframes", timeframes)
             self._last = records.origin(len(records.values) - 1)
+        was_restoring = self.is_restoring
         self.position = records.next_offset
+        if was_restoring and not self.is_restoring:
+            self.end_restore()
         self.clock.rise(self.book.event_ms(), now_ms=now_ms, wall_ms=wall_ms)
         self.clock.reach(self.position)
+
+    def end_restore(self) -> None:
+        """E of the last commit, where the fold began after the tick that set it. Not before: E makes old ticks old."""
+        if self.commit.e_ms is not None:
+            self.book.raise_event_ms(self.commit.e_ms)
 
     def skip_gone(self, offset: int) -> None:
         """Go on at `offset`: what lay before it is gone from the log, and the candles it touched are not complete."""
         self.position = offset
         self.is_behind_gap = True
+        if not self.is_restoring:
+            self.end_restore()
 
     def load(self, snapshot: Snapshot) -> None:
         """Take the state of a snapshot; UnusableError, and nothing has changed, when it is none for us."""
@@ -112,9 +129,9 @@ class InputPartition:
         self.position = self.snapshot_offset = snapshot.offset
 
     def snapshot(self, *, wall_ms: int) -> Snapshot | None:
-        """The state as committed; None between commits and before the first record."""
+        """The state as committed; None between commits, before the first record, and before the first behind a gap."""
         fingerprint = self.commit.fingerprint
-        if fingerprint is None or self.position != self.committed.offset:
+        if fingerprint is None or self.position != self.committed.offset or self.is_behind_gap:
             return None
         return Snapshot(
             partition=self.number,
@@ -136,8 +153,9 @@ class InputPartition:
             ("source.offset", str(origin.offset).encode()),
             ("source.timestamp", str(origin.timestamp_ms).encode()),
         ]
-        self.letters.append(Letter(topic, origin.key, origin.value, headers))
-        self.letter_bytes += len(origin.value or b"") + len(origin.key or b"")
+        letter = Letter(topic, origin.key, origin.value, headers)
+        self.letters.append((origin.offset, letter))
+        self.letter_bytes += _size(letter)
 
     def due_ms(self) -> list[int]:
         """C' per timeframe: the frontier, or F less the grace where that is later."""
@@ -188,8 +206,9 @@ class InputPartition:
         """The commit is in the log: what it held is out."""
         self.commit = commit
         self.committed = committed
-        self.letters.clear()
-        self.letter_bytes = 0
+        # A doubt settled late: what was read since is not in that commit.
+        self.letters = [(offset, letter) for offset, letter in self.letters if offset >= committed.offset]
+        self.letter_bytes = sum(_size(letter) for _, letter in self.letters)
         self._tell_book()
 
     def _tell_book(self) -> None:

@@ -5,7 +5,7 @@ what is published when is decided by `InputPartition.close` after semantics §4 
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -35,6 +35,8 @@ BACKLOG_RECORDS = 5_000
 """A poll that brings as many leaves more behind: then closing waits for the interval or a full transaction."""
 LETTER_BYTES_MAX = 8_000_000
 """Dead letters and late ticks held before a commit is made for their sake."""
+ASK_AGAIN_MS = 1_000
+"""After a question for an end that nobody answered."""
 PROGRESS_MS = 1_000
 """A restore that takes longer says how far it is."""
 RETRY_MS = 200
@@ -69,6 +71,7 @@ class Path:
         self._failing: dict[str, str] = {}
         self._told_at_ms = clock.monotonic_ms()
         self._committed_at_ms = clock.monotonic_ms()
+        self._ask_at_ms = 0
         self.retry_at_ms = 0
         self._doubt: Doubt | None = None
 
@@ -110,7 +113,7 @@ class Path:
             due_f_ms = partition.next_due_f_ms()
             if due_f_ms is not None:
                 idle_ms = partition.clock.idle_needed_ms(due_f_ms, now_ms=now_ms, wall_ms=wall_ms)
-                waits_ms.append(POLL_MAX_MS if idle_ms is None else idle_ms)
+                waits_ms.append(POLL_MAX_MS if idle_ms is None else max(idle_ms, self._ask_at_ms - now_ms))
             if partition.position > partition.committed.offset:
                 waits_ms.append(self._committed_at_ms + self.settings.commit_interval_ms - now_ms)
         return max(0, min(waits_ms)) / 1_000
@@ -149,12 +152,24 @@ class Path:
                 continue
             if partition.clock.idle_needed_ms(due_f_ms, now_ms=now_ms, wall_ms=wall_ms) == 0:
                 waiting.append(partition)
-        if not waiting:
+        if not waiting or now_ms < self._ask_at_ms:
             return
-        ends = self.log.ends([partition.number for partition in waiting])
-        for partition in waiting:
-            partition.clock.ask(ends[partition.number], now_ms=now_ms, wall_ms=wall_ms)
+        for partition, end in self._ends(waiting):
+            partition.clock.ask(end, now_ms=now_ms, wall_ms=wall_ms)
             partition.clock.reach(partition.position)
+
+    def _ends(self, partitions: Sequence[InputPartition]) -> Iterator[tuple[InputPartition, int]]:
+        """Those that can be told: a partition whose leader is away holds no other one's candles up."""
+        try:
+            ends = self.log.ends([partition.number for partition in partitions])
+        except BrokerAwayError:
+            self._ask_at_ms = self.clock.monotonic_ms() + ASK_AGAIN_MS
+            if len(partitions) > 1:
+                for partition in partitions:
+                    yield from self._ends([partition])
+            return
+        for partition in partitions:
+            yield partition, ends[partition.number]
 
     def is_commit_due(self, *, is_caught_up: bool) -> bool:
         """At the interval when anything is new; at once when windows are due and no backlog waits."""
@@ -198,7 +213,7 @@ class Path:
             candles=[
                 (topic, sheet) for topic, sheet in zip(self.settings.topics.candles, candles, strict=True) if sheet
             ],
-            letters=[letter for partition in publishing for letter in partition.letters],
+            letters=[letter for partition in publishing for _, letter in partition.letters],
             offsets={p.number: Committed(p.position, commits[p.number].encode()) for p in publishing},
         )
         if not self._publish(Doubt(transaction, commits, publishing)):
@@ -265,7 +280,7 @@ class Path:
                 continue  # it left us meanwhile: whoever has it reads the log
             if committed[number] == offsets[number]:
                 partition.adopt(doubt.commits[number], offsets[number])
-            elif committed[number] not in (None, partition.committed):
+            elif committed[number] not in (None, partition.committed, partition.found):
                 logger.warning("partition %d: committed by another process; waiting to be told", number)
                 partition.foreign_since_ms = self.clock.monotonic_ms()
         return all(committed[number] == wanted for number, wanted in offsets.items())

@@ -31,9 +31,9 @@ class Placement:
 
     def check_keys(self, records: Records) -> None:
         """A tick without a key went to any partition: SettingsError names the first such record."""
-        for index in records.keyless:
-            record = records.origin(index)
-            reason, instrument, _ = judge(self._rules, [record.value], [record.timestamp_ms])[0]
+        found = [records.origin(index) for index in records.keyless]
+        verdicts = judge(self._rules, [r.value for r in found], [r.timestamp_ms for r in found]) if found else []
+        for record, (reason, instrument, _) in zip(found, verdicts, strict=True):
             if reason is None and instrument is not None:
                 where = f"{self._settings.topics.ticks}[{records.partition}]@{record.offset}"
                 self._refuse(

@@ -12,7 +12,7 @@ from streamingcandle.candles.book import judge
 from streamingcandle.candles.commit import Commit
 from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import OutsideError, SettingsError
-from streamingcandle.interfaces import Clock, Committed, Log, Snapshots
+from streamingcandle.interfaces import BrokerAwayError, Clock, Committed, Log, Snapshots
 from streamingcandle.partition import InputPartition, PathSettings, fingerprint_of
 from streamingcandle.state.snapshot import Snapshot, UnusableError
 
@@ -50,6 +50,7 @@ class Restorer:
                 self._fold_from_day_start(partition)
             if partition.position < self._begin(number):
                 self.skip_gone(partition, self._begin(number))
+        partition.found = committed
         logger.info(
             "%s: taken over at offset %d, folding from %d",
             self._name(number),
@@ -186,6 +187,8 @@ class Restorer:
                     logger.warning("%s: a snapshot (%s) skipped: %s", name, store.name, error)
                 else:
                     yield snapshot
+        except BrokerAwayError:
+            raise  # the same question again, rather than the whole day
         except OutsideError as error:
             logger.warning("%s: no snapshots from the %s: %s", name, store.name, error)
 
@@ -212,5 +215,6 @@ class Restorer:
         margin_ms = max(DAY_START_MARGIN_MS, self._rules.future_ms)
         start_ms = self._rules.calendar.day_start_ms(earliest_ms) - margin_ms
         partition.position = min(partition.committed.offset, self._log.offset_at(partition.number, start_ms))
-        partition.book.raise_event_ms(commit.e_ms)
         partition.book.freeze(start_ms)
+        if not partition.is_restoring:
+            partition.end_restore()

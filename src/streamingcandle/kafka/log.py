@@ -91,10 +91,16 @@ class KafkaLog:
             if records := self._read(0):
                 return records
             self._brokers.check()
-        self._take_over()
-        self._skip_gone()
-        if not self._is_shared_out and self._consumer.assignment():
-            self._see_shared_out()
+        try:
+            self._take_over()
+            self._skip_gone()
+            if not self._is_shared_out and self._consumer.assignment():
+                self._see_shared_out()
+        except BrokerAwayError:
+            # One partition's leader may be away alone: the others go on, and the group keeps us.
+            if records := self._read(0):
+                return records
+            raise
         return self._read(timeout_s)
 
     def _join_anew(self) -> None:
@@ -244,7 +250,10 @@ class KafkaLog:
         self._transactions.open()
         offsets = self._listener.assigned(sorted(self._untaken))
         topic = self._settings.tick_topic
-        self._consumer.incremental_assign([TopicPartition(topic, number, offset) for number, offset in offsets.items()])
+        taken = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
+        self._consumer.incremental_assign(taken)
+        # The client remembers a pause over a loss: one that a doubt had paused would never be read again.
+        self._consumer.resume(taken)
         self._untaken.clear()
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:

@@ -5,6 +5,7 @@ that compaction keeps the latest of each. Headers say which snapshot a chunk is 
 """
 
 import logging
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ CHUNK_BYTES = 500_000
 """Below every broker's limit of a record."""
 CALL_TIMEOUT_S = 2.0
 """No candle waits longer for a snapshot, and no stop."""
-CLOSE_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 1.0
 DELIVERY_TIMEOUT_MS = 10_000
 RETRY_MS = 100
 CONFIG = {
@@ -90,7 +91,10 @@ class KafkaSnapshots:
         chunks: dict[int, dict[int, Message]] = defaultdict(dict)
         newest: dict[int, int] = {}
         for message in self._read(partition % self._count):
-            number, slot, place = map(int, (message.key() or b"").split(b"/"))
+            key = re.fullmatch(rb"(\d+)/(\d+)/(\d+)", message.key() or b"")
+            if key is None:
+                continue  # not ours
+            number, slot, place = map(int, key.groups())
             if number == partition:
                 chunks[slot][place] = message
                 newest[slot] = message.offset() or 0

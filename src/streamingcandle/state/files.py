@@ -3,9 +3,9 @@
 import logging
 import os
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
+from threading import Condition, Thread
 
 from streamingcandle.errors import OutsideError
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 SLOTS = 2
 """While one is written the other stays, whatever happens."""
-CLOSE_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 1.0
 PART_SUFFIX = ".part"
 """A file still being written, or left by a crash."""
 
@@ -24,24 +24,31 @@ def snapshot_path(folder: Path, partition: int, slot: int) -> Path:
 
 
 class FileSnapshots:
-    """Implements `interfaces.Snapshots` on an instance's folder; a slow disk holds no candle up."""
+    """Implements `interfaces.Snapshots` on an instance's folder; a slow or hanging disk holds nothing up."""
 
     name = "state directory"
 
     def __init__(self, folder: Path) -> None:
         """The folder is made when it is first written to, also after somebody deleted it."""
         self._folder = folder
-        self._writer = ThreadPoolExecutor(1, "snapshot-writer")
-        self._writing: Future[None] | None = None
+        self._waiting: dict[int, bytes] = {}
+        self._is_writing = False
+        self._error: OutsideError | None = None
+        self._changed = Condition()
+        self._writer: Thread | None = None
 
     def save(self, partition: int, snapshot: bytes) -> None:
-        """See `interfaces.Snapshots`; while the disk still has one in hand the new one is left out."""
-        if self._writing is not None:
-            if not self._writing.done():
-                return
-            writing, self._writing = self._writing, None
-            writing.result()
-        self._writing = self._writer.submit(self._write, partition, snapshot)
+        """See `interfaces.Snapshots`; written in the background, a failure is told at the next call."""
+        with self._changed:
+            self._waiting[partition] = snapshot
+            self._changed.notify_all()
+            error, self._error = self._error, None
+        if self._writer is None:
+            # A daemon: the process must end while a write never returns.
+            self._writer = Thread(target=self._work, name="snapshot-writer", daemon=True)
+            self._writer.start()
+        if error is not None:
+            raise error
 
     def load(self, partition: int) -> Iterable[bytes]:
         """See `interfaces.Snapshots`."""
@@ -55,10 +62,26 @@ class FileSnapshots:
 
     def close(self) -> None:
         """See `interfaces.Snapshots`."""
-        if self._writing is not None:
-            done, _ = wait([self._writing], CLOSE_TIMEOUT_S)
-            for error in filter(None, (writing.exception() for writing in done)):
-                logger.warning("the last snapshot was not written: %s", error)
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._waiting and not self._is_writing, CLOSE_TIMEOUT_S):
+                logger.warning("the disk under %s does not answer: the last snapshots are not written", self._folder)
+            if self._error is not None:
+                logger.warning("the last snapshots are not all written: %s", self._error)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                partition = next(iter(self._waiting))
+                snapshot = self._waiting.pop(partition)
+                self._is_writing = True
+            try:
+                self._write(partition, snapshot)
+            except OutsideError as error:
+                self._error = error
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
 
     def _write(self, partition: int, snapshot: bytes) -> None:
         path = self._by_age(partition)[-1]
