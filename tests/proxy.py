@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 
 from broker import Broker
 
+OFFSET_FETCH = 9
 ADD_OFFSETS_TO_TXN = 25
 END_TXN = 26
 TXN_OFFSET_COMMIT = 28

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from disturbance import Deployment, market
-from proxy import Proxied
+from proxy import OFFSET_FETCH, Proxied
 
 RESUMED_S = 5.0
 
@@ -31,6 +31,21 @@ def test_a_broker_that_does_not_answer(proxied: Proxied, topic_prefix: str, tmp_
         with deployment.feeding(feed[1_000:], rate_per_s=1_000), proxied.proxy.held():
             service.await_line("broker lost")
         deployment.await_committed(limit_s=RESUMED_S)
+        deployment.stop_all()
+        deployment.check()
+
+
+def test_a_broker_that_falls_silent_while_partitions_are_taken_over(
+    proxied: Proxied, topic_prefix: str, tmp_path: Path
+) -> None:
+    with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
+        deployment.feed(market(2_000))
+        proxied.proxy.hold_before(OFFSET_FETCH)
+        service = deployment.start()
+        proxied.proxy.await_met()
+        service.await_line("broker lost")
+        proxied.proxy.release()
+        deployment.await_committed()
         deployment.stop_all()
         deployment.check()
 

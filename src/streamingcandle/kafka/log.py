@@ -380,15 +380,20 @@ class KafkaLog:
         def ask() -> list[TopicPartition]:
             admin = self._brokers.new_admin()  # of its own, as in `_see_shared_out`
             until_ms = self._clock.monotonic_ms() + int(CALL_TIMEOUT_S * 1_000)
-            while True:
-                answer = admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=CALL_TIMEOUT_S)
-                found: list[TopicPartition] = answer[group].result().topic_partitions
-                error = next((partition.error for partition in found if partition.error is not None), None)
-                if error is None:
-                    return found
-                if error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or self._clock.monotonic_ms() > until_ms:
-                    raise KafkaException(error)
-                self._clock.sleep_ms(UNSTABLE_MS)
+            try:
+                while True:
+                    answer = admin.list_consumer_group_offsets(
+                        request, require_stable=True, request_timeout=CALL_TIMEOUT_S
+                    )
+                    found: list[TopicPartition] = answer[group].result().topic_partitions
+                    error = next((partition.error for partition in found if partition.error is not None), None)
+                    if error is None:
+                        return found
+                    if error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or self._clock.monotonic_ms() > until_ms:
+                        raise KafkaException(error)
+                    self._clock.sleep_ms(UNSTABLE_MS)
+            finally:
+                del admin  # the error that is raised would keep it
 
         found = self._brokers.ask(f"committed offsets of group {group}", ask)
         return {
