@@ -306,14 +306,13 @@ class Path:
 
         A commit alone may have left windows open: the partition must become ours, or be flushed by another.
         """
-        for number, end in goal.items():
-            if number in self.partitions or end <= self.log.begins([number])[number]:
-                continue
-            committed = self.log.committed([number])[number]
-            if committed is None or committed.offset < end:
+        begins = self.log.begins([number for number in goal if number not in self.partitions])
+        others = [number for number, begin in begins.items() if goal[number] > begin]
+        for number, committed in self.log.committed(others).items():
+            if committed is None or committed.offset < goal[number]:
                 return False
             commit = Commit.decode(committed.metadata)
-            if self.settings.is_flush and (commit is None or min(commit.flushed_of(self.rules)) < end):
+            if self.settings.is_flush and (commit is None or min(commit.flushed_of(self.rules)) < goal[number]):
                 return False
         return True
 

@@ -1,6 +1,9 @@
 """The parent of workers: who is started again, when, and when it gives up. The workers are processes of a few lines."""
 
 import itertools
+import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -137,3 +140,18 @@ def test_the_embedded_log_has_one_process(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
     assert b"one process owns the embedded log" in done.stderr
     assert run(environment("t", tmp_path, None), "run", "--workers", "2", "--instance", "1").returncode == 2
+
+
+def test_a_worker_stops_when_its_parent_died_without_hearing_it() -> None:
+    ours, theirs = socket.socketpair()
+    script = (
+        "import sys, time; from streamingcandle.ops.workers import Parent; "
+        "parent = Parent(int(sys.argv[1])); parent.tell_ready(); print(flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE) as worker, theirs:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        theirs.close()
+        ours.close()
+        assert worker.wait(10) == -signal.SIGTERM

@@ -24,6 +24,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 
 from streamingcandle.interfaces import Clock
@@ -204,8 +205,10 @@ class Parent:
                 logger.warning("the parent is gone")
 
     def _watch(self) -> None:
-        while self._link.recv(1):
-            pass
+        # A parent that died before it read our word is an error here, and as dead.
+        with suppress(OSError):
+            while self._link.recv(1):
+                pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(STOP_MS / 1_000)
         os.kill(os.getpid(), signal.SIGKILL)
