@@ -292,12 +292,11 @@ class Deployment:
         self.await_settled()
         found: dict[Key, Candle] = {}
         seen: Counter[tuple[object, ...]] = Counter()
-        for topic in self.candle_topics:
-            for message in read_topic(self.bootstrap, topic):
-                candle = decode_candle(message.value() or b"")
-                key = ((message.key() or b"").decode(), candle.timeframe, candle.window_start_millis)
-                found[key] = candle
-                seen[key, values(candle)] += 1
+        for message in read_topic(self.bootstrap, *self.candle_topics):
+            candle = decode_candle(message.value() or b"")
+            key = ((message.key() or b"").decode(), candle.timeframe, candle.window_start_millis)
+            found[key] = candle
+            seen[key, values(candle)] += 1
         assert [key for key, count in seen.items() if count > 1] == []
         wanted = reference(read_topic(self.bootstrap, self.tick_topic))
         assert [(found.get(key), wanted.get(key)) for key in differences(found, wanted)] == []

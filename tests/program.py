@@ -60,12 +60,12 @@ def rules() -> Rules:
     return load_settings({}, {}).rules()
 
 
-def read_topic(bootstrap: str, topic: str) -> list[Message]:
-    """Everything a read_committed reader sees, by partition, in order."""
+def read_topic(bootstrap: str, *topics: str) -> list[Message]:
+    """Everything a read_committed reader sees, of each partition in order."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
-            "group.id": f"{topic}-reader",
+            "group.id": f"{topics[0]}-reader",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
@@ -73,17 +73,17 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+        known = consumer.list_topics(timeout=10).topics
+        open_ends = {(topic, number) for topic in topics for number in known[topic].partitions}
+        consumer.assign([TopicPartition(topic, number, 0) for topic, number in open_ends])
         messages: list[Message] = []
-        open_ends = set(partitions)
         while open_ends:
             for message in consumer.consume(10_000, 0.2):
                 error = message.error()
                 if error is None:
                     messages.append(message)
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
-                    open_ends.discard(message.partition())
+                    open_ends.discard((message.topic() or "", message.partition() or 0))
                 else:
                     raise AssertionError(error)
         return messages
@@ -95,11 +95,10 @@ def last_candles(bootstrap: str, topics: Sequence[str]) -> tuple[dict[Key, Candl
     """Of each window the later record, and how many records there are."""
     found: dict[Key, Candle] = {}
     count = 0
-    for topic in topics:
-        for message in read_topic(bootstrap, topic):
-            candle = decode_candle(message.value() or b"")
-            found[((message.key() or b"").decode(), candle.timeframe, candle.window_start_millis)] = candle
-            count += 1
+    for message in read_topic(bootstrap, *topics):
+        candle = decode_candle(message.value() or b"")
+        found[((message.key() or b"").decode(), candle.timeframe, candle.window_start_millis)] = candle
+        count += 1
     return found, count
 
 
