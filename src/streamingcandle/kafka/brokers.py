@@ -21,6 +21,8 @@ Answer = TypeVar("Answer")
 
 CALL_TIMEOUT_S = 2.0
 """One question, or a piece of a longer wait: between two of them a stop is heeded."""
+ANSWER_TIMEOUT_S = CALL_TIMEOUT_S + 1
+"""Past its own timeout the client has lost a question from sight."""
 PROBE_TIMEOUT_S = 1.0
 """A broker that does not tell its topics within this is taken for lost, until it does."""
 RETRY_MS = 100
@@ -123,8 +125,12 @@ class Brokers:
         while True:
             try:
                 answer = call()
-            except KafkaException as error:
-                cause: KafkaError = error.args[0]
+            except (KafkaException, TimeoutError) as error:
+                if isinstance(error, TimeoutError):
+                    self.admin = self.new_admin()
+                    cause = KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001 - the client's public constant
+                else:
+                    cause = error.args[0]
                 if cause.code() not in PASSING:
                     raise OutsideError(f"{what} at {self._settings.bootstrap_servers}: {cause.str()}") from error
                 away = self.away(what, cause)

@@ -35,7 +35,7 @@ from streamingcandle.interfaces import (
     Records,
     Transaction,
 )
-from streamingcandle.kafka.brokers import CALL_TIMEOUT_S, PASSING, Brokers
+from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers
 from streamingcandle.kafka.client import KafkaSettings, consumer_properties, new_client, reader_properties
 from streamingcandle.kafka.transactions import Transactions
 
@@ -56,7 +56,6 @@ class KafkaLog:
         self._settings = settings
         self._clock = clock
         self._brokers = Brokers(settings, clock, is_stopping)
-        self._admin = self._brokers.admin
         self._consumer = self._new_consumer()
         self._transactions = Transactions(settings, clock, self._brokers)
         self._listener: Listener | None = None
@@ -85,7 +84,7 @@ class KafkaLog:
         if not self._is_subscribed:
             self._subscribe([self._settings.tick_topic])
             self._is_subscribed = self._brokers.is_running = True
-        self._admin.poll(0)
+        self._brokers.admin.poll(0)
         self._transactions.serve()
         if self._brokers.is_doubtful:
             if records := self._read(0):
@@ -163,7 +162,9 @@ class KafkaLog:
             # (librdkafka issue 3663).
             admin = self._brokers.new_admin()
             try:
-                return admin.describe_consumer_groups([group], request_timeout=CALL_TIMEOUT_S)[group].result()
+                return admin.describe_consumer_groups([group], request_timeout=CALL_TIMEOUT_S)[group].result(
+                    ANSWER_TIMEOUT_S
+                )
             finally:
                 del admin
 
@@ -286,10 +287,12 @@ class KafkaLog:
             return {}
 
         def ask() -> Mapping[int, int]:
-            answers = self._admin.list_offsets(
+            answers = self._brokers.admin.list_offsets(
                 wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_TIMEOUT_S
             )
-            return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+            return {
+                partition.partition: answer.result(ANSWER_TIMEOUT_S).offset for partition, answer in answers.items()
+            }
 
         return self._brokers.ask(f"offsets of {topic}", ask)
 
@@ -327,7 +330,9 @@ class KafkaLog:
         """See `interfaces.Reader`; OutsideError where the topic is missing."""
         if self._partitions is None:
             name = self._settings.tick_topic
-            metadata = self._brokers.ask("topics", lambda: self._admin.list_topics(name, timeout=CALL_TIMEOUT_S))
+            metadata = self._brokers.ask(
+                "topics", lambda: self._brokers.admin.list_topics(name, timeout=CALL_TIMEOUT_S)
+            )
             topic = metadata.topics[name]
             if topic.error is not None or not topic.partitions:
                 message = (
@@ -343,8 +348,8 @@ class KafkaLog:
             name = self._settings.tick_topic
 
             def ask() -> str:
-                answers = self._admin.describe_topics(TopicCollection([name]), request_timeout=CALL_TIMEOUT_S)
-                return str(answers[name].result().topic_id)
+                answers = self._brokers.admin.describe_topics(TopicCollection([name]), request_timeout=CALL_TIMEOUT_S)
+                return str(answers[name].result(ANSWER_TIMEOUT_S).topic_id)
 
             self._topic_id = self._brokers.ask(f"topic {name}", ask)
         return self._topic_id
@@ -385,7 +390,7 @@ class KafkaLog:
                     answer = admin.list_consumer_group_offsets(
                         request, require_stable=True, request_timeout=CALL_TIMEOUT_S
                     )
-                    found: list[TopicPartition] = answer[group].result().topic_partitions
+                    found: list[TopicPartition] = answer[group].result(ANSWER_TIMEOUT_S).topic_partitions
                     error = next((partition.error for partition in found if partition.error is not None), None)
                     if error is None:
                         return found

@@ -15,7 +15,7 @@ from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Letter, NotCommittedError, Transaction
-from streamingcandle.kafka.brokers import CALL_TIMEOUT_S, PASSING, Brokers, logger
+from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers, logger
 from streamingcandle.kafka.client import KafkaSettings, new_client, transaction_properties
 
 PRODUCE_RECORDS_MAX = 10_000
@@ -169,7 +169,7 @@ class Transactions:
 
             def ask() -> int:
                 answers = self._brokers.admin.describe_configs([resource], request_timeout=CALL_TIMEOUT_S)
-                return int(answers[resource].result()["max.message.bytes"].value)
+                return int(answers[resource].result(ANSWER_TIMEOUT_S)["max.message.bytes"].value)
 
             try:
                 self._limits[topic] = self._brokers.ask(f"limit of topic {topic}", ask)
