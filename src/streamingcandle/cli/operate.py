@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
 """How often the place among the processes of this host is seen to."""
-GC_OBJECTS = 200_000
+GC_OBJECTS = 50_000
 """Messages come and go by the ten thousand without a cycle: looking for one at each 700 takes a tenth of the time."""
 DEMO_INSTRUMENTS = 40
 DEMO_DAY_MS = 1_767_312_000_000
