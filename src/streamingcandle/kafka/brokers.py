@@ -48,6 +48,7 @@ PASSING = frozenset(
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError._TRANSPORT,  # noqa: SLF001 - the client's public constants
         KafkaError._RESOLVE,  # noqa: SLF001
+        KafkaError._NOENT,  # noqa: SLF001 - no leader known
         KafkaError._TIMED_OUT,  # noqa: SLF001
         KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
