@@ -157,6 +157,11 @@ def admin_properties(settings: KafkaSettings) -> Properties:
     return _with_users(settings, {}, "*")
 
 
+def asker_properties(settings: KafkaSettings) -> Properties:
+    """For questions to the group's coordinator, by one that is no member."""
+    return {**reader_properties(settings), "group.id": settings.group}
+
+
 def reader_properties(settings: KafkaSettings) -> Properties:
     """For a reader outside of every group: candles, watch."""
     ours = _with_users(settings, CONSUMER, "C*")

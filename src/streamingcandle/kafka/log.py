@@ -14,7 +14,6 @@ from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -36,7 +35,13 @@ from streamingcandle.interfaces import (
     Transaction,
 )
 from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers
-from streamingcandle.kafka.client import KafkaSettings, consumer_properties, new_client, reader_properties
+from streamingcandle.kafka.client import (
+    KafkaSettings,
+    asker_properties,
+    consumer_properties,
+    new_client,
+    reader_properties,
+)
 from streamingcandle.kafka.transactions import Transactions
 
 logger = logging.getLogger(__name__)
@@ -44,8 +49,6 @@ logger = logging.getLogger(__name__)
 POLL_RECORDS_MAX = 10_000
 """Records of one poll: about 10 ms of folding, so a stop and a due window never wait for long."""
 REJOIN_SUFFIX = "-rejoin"
-UNSTABLE_MS = 20
-"""A commit just made is open for a moment: ask again after it."""
 
 
 class KafkaLog:
@@ -58,6 +61,10 @@ class KafkaLog:
         self._brokers = Brokers(settings, clock, is_stopping)
         self._consumer = self._new_consumer()
         self._transactions = Transactions(settings, clock, self._brokers)
+        # Not the member: what that asks the coordinator waits behind its own request to join, which the broker answers
+        # when the last member has come, or a silent one's session is over. Nor an admin client: told that the
+        # coordinator is another one now, it ends the process (docs/decisions/0005).
+        self._asker: Consumer | None = None
         self._listener: Listener | None = None
         self._topic_id: str | None = None
         self._partitions: list[int] | None = None
@@ -86,6 +93,8 @@ class KafkaLog:
             self._is_subscribed = self._brokers.is_running = True
         self._brokers.admin.poll(0)
         self._transactions.serve()
+        if self._asker is not None:
+            self._asker.poll(0)
         if self._brokers.is_doubtful:
             if records := self._read(0):
                 return records
@@ -378,27 +387,11 @@ class KafkaLog:
         if not wanted:
             return {}
         group = self._settings.group
-        # Not the consumer: what it asks the coordinator waits behind its own request to join, which the broker
-        # answers when the last member has come, or a silent one's session is over.
-        request = [ConsumerGroupTopicPartitions(group, wanted)]
 
         def ask() -> list[TopicPartition]:
-            admin = self._brokers.new_admin()  # of its own, as in `_see_shared_out`
-            until_ms = self._clock.monotonic_ms() + int(CALL_TIMEOUT_S * 1_000)
-            try:
-                while True:
-                    answer = admin.list_consumer_group_offsets(
-                        request, require_stable=True, request_timeout=CALL_TIMEOUT_S
-                    )
-                    found: list[TopicPartition] = answer[group].result(ANSWER_TIMEOUT_S).topic_partitions
-                    error = next((partition.error for partition in found if partition.error is not None), None)
-                    if error is None:
-                        return found
-                    if error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT or self._clock.monotonic_ms() > until_ms:
-                        raise KafkaException(error)
-                    self._clock.sleep_ms(UNSTABLE_MS)
-            finally:
-                del admin  # the error that is raised would keep it
+            if self._asker is None:
+                self._asker = new_client(Consumer, self._settings, asker_properties(self._settings))
+            return self._asker.committed(wanted, timeout=CALL_TIMEOUT_S)
 
         found = self._brokers.ask(f"committed offsets of group {group}", ask)
         return {
@@ -412,6 +405,8 @@ class KafkaLog:
         """See `interfaces.Publisher`."""
         self._transactions.discard()
         self._close_consumer()
+        if self._asker is not None:
+            self._asker.close()
 
     def _close_consumer(self) -> None:
         self._is_closing = True
