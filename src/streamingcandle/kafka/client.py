@@ -157,15 +157,10 @@ def admin_properties(settings: KafkaSettings) -> Properties:
     return _with_users(settings, {}, "*")
 
 
-def asker_properties(settings: KafkaSettings) -> Properties:
-    """For questions to the group's coordinator, by one that is no member."""
-    return {**reader_properties(settings), "group.id": settings.group}
-
-
-def reader_properties(settings: KafkaSettings) -> Properties:
-    """For a reader outside of every group: candles, watch."""
+def reader_properties(settings: KafkaSettings, *, group: str | None = None) -> Properties:
+    """For one that is no member of a group: it reads, or asks about `group`."""
     ours = _with_users(settings, CONSUMER, "C*")
-    ours["group.id"] = f"{settings.group}-reader"
+    ours["group.id"] = group or f"{settings.group}-reader"
     ours["auto.offset.reset"] = "earliest"
     ours.pop("group.instance.id", None)
     return ours

@@ -37,7 +37,6 @@ from streamingcandle.interfaces import (
 from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers
 from streamingcandle.kafka.client import (
     KafkaSettings,
-    asker_properties,
     consumer_properties,
     new_client,
     reader_properties,
@@ -390,7 +389,7 @@ class KafkaLog:
 
         def ask() -> list[TopicPartition]:
             if self._asker is None:
-                self._asker = new_client(Consumer, self._settings, asker_properties(self._settings))
+                self._asker = new_client(Consumer, self._settings, reader_properties(self._settings, group=group))
             return self._asker.committed(wanted, timeout=CALL_TIMEOUT_S)
 
         found = self._brokers.ask(f"committed offsets of group {group}", ask)
