@@ -57,15 +57,22 @@ class InputPartition:
     """One partition of the tick topic in our hands: its book, its clock, its last commit."""
 
     def __init__(
-        self, number: int, *, rules: Rules, commit: Commit, start: Committed, fold_from: int, is_idle_counted: bool
+        self,
+        number: int,
+        *,
+        rules: Rules,
+        commit: Commit,
+        start: Committed,
+        found: Committed | None,
+        is_idle_counted: bool,
     ) -> None:
-        """Nothing is folded yet; reading begins at `fold_from`, publishing at `start.offset`."""
+        """Nothing is folded yet; publishing begins at `start.offset`, reading there or where a restore sets it."""
         self.number = number
         self.rules = rules
         self.commit = commit
         self.committed = start
-        self.position = fold_from
-        self.found: Committed | None = start
+        self.position = start.offset
+        self.found = found
         """What the group had committed when we took over; another than `committed` where that was of another log."""
         self.letters: list[tuple[int, Letter]] = []
         """With the offset of each one's record."""
@@ -176,7 +183,7 @@ class InputPartition:
 
     def is_flushed(self, offset: int) -> bool:
         """Whether the windows of the records before `offset` are out, open ones too."""
-        return min(self.commit.flushed_of(self.rules)) >= offset
+        return self.commit.is_flushed(self.rules, offset)
 
     def close(
         self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int

@@ -312,7 +312,7 @@ class Path:
             if committed is None or committed.offset < goal[number]:
                 return False
             commit = Commit.decode(committed.metadata)
-            if self.settings.is_flush and (commit is None or min(commit.flushed_of(self.rules)) < goal[number]):
+            if self.settings.is_flush and (commit is None or not commit.is_flushed(self.rules, goal[number])):
                 return False
         return True
 

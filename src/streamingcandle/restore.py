@@ -43,14 +43,14 @@ class Restorer:
         known = None if committed is None else self._known(number, committed)
         if known is None:
             start = Committed(max(self._start_offset(number), self._begin(number)), "")
-            partition = self._partition(number, Commit(), start)
+            partition = self._partition(number, Commit(), start, committed)
         else:
-            partition = self._partition(number, *known)
+            partition = self._partition(number, *known, committed)
             if not self._load_snapshot(partition):
                 self._fold_from_day_start(partition)
-            if partition.position < self._begin(number):
-                self.skip_gone(partition, self._begin(number))
-        partition.found = committed
+            begin = self._begin(number)
+            if partition.position < begin:
+                self.skip_gone(partition, begin)
         logger.info(
             "%s: taken over at offset %d, folding from %d",
             self._name(number),
@@ -76,13 +76,13 @@ class Restorer:
     def _begin(self, number: int) -> int:
         return self._log.begins([number])[number]
 
-    def _partition(self, number: int, commit: Commit, committed: Committed) -> InputPartition:
+    def _partition(self, number: int, commit: Commit, start: Committed, found: Committed | None) -> InputPartition:
         return InputPartition(
             number,
             rules=self._rules,
             commit=commit,
-            start=committed,
-            fold_from=committed.offset,
+            start=start,
+            found=found,
             is_idle_counted=not self._settings.is_until_end,
         )
 

@@ -13,8 +13,6 @@ from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import SettingsError
 
 VERSION = 1
-METADATA_BYTES_MAX = 4_096
-"""Kafka's default `offset.metadata.max.bytes`."""
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -89,6 +87,10 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     def flushed_of(self, rules: Rules) -> list[int]:
         """Offset of the last flush per timeframe, 0 for none."""
         return [self.flushed.get(timeframe.label, 0) for timeframe in rules.timeframes]
+
+    def is_flushed(self, rules: Rules, offset: int) -> bool:
+        """Whether the windows of the records before `offset` are out, open ones too."""
+        return min(self.flushed_of(rules)) >= offset
 
     def updated(
         self, rules: Rules, *, frontiers_ms: Sequence[int], offset: int, is_flush: bool

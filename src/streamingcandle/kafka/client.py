@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Producer
 
 from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.properties import known
@@ -106,6 +106,23 @@ def new_client(
         reason = " ".join(error.args[0].str().split())
         named = [place for name, place in settings.places.items() if name in reason]
         raise SettingsError(f"{', '.join(named or settings.places.values())}: {reason}") from error
+
+
+def produce(
+    producer: Producer,
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    **details: Any,  # noqa: ANN401 - the client's own
+) -> None:
+    """Hand a record to the client; where its queue is full, wait for it to send some."""
+    while True:
+        try:
+            producer.produce(topic, value, key, **details)
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return
 
 
 def _with_users(settings: KafkaSettings, defaults: Properties, owners: str) -> Properties:

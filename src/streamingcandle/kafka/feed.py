@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Iterable, Iterator
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
-from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
+from streamingcandle.kafka.client import KafkaSettings, new_client, produce, producer_properties, reader_properties
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +27,8 @@ class TickProducer:
     def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
         """Queue `(key, value, timestamp_ms)`; waits while the client's queue is full."""
         for key, value, timestamp_ms in records:
-            while True:
-                try:
-                    self._producer.produce(
-                        self._settings.tick_topic, value, key, timestamp=timestamp_ms, on_delivery=self._delivered
-                    )
-                except BufferError:
-                    self._producer.poll(0.1)
-                else:
-                    break
+            details = {"timestamp": timestamp_ms, "on_delivery": self._delivered}
+            produce(self._producer, self._settings.tick_topic, value, key, **details)
         self._producer.poll(0)
 
     def _delivered(self, error: KafkaError | None, _message: object) -> None:
@@ -50,6 +43,22 @@ class TickProducer:
             raise OutsideError(f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}: {cause}")
 
 
+def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: float) -> Iterator[Message]:
+    """The records of one partition from `place` on, up to the offset `end`. KafkaException where none comes."""
+    consumer.assign([place])
+    position = place.offset
+    while position < end:
+        message = consumer.poll(timeout_s)
+        if message is None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"nothing read for {timeout_s:.0f} s"))  # noqa: SLF001
+        error = message.error()
+        if error is None:
+            yield message
+        elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
+            raise KafkaException(error)
+        position = max(position, (message.offset() or 0) + (error is None))
+
+
 def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]:
     """The committed values of one key, in order, up to the end of its partition now."""
     consumer = new_client(Consumer, settings, reader_properties(settings), logger)
@@ -60,18 +69,10 @@ def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]
                 f"topic {topic} at {settings.bootstrap_servers}: missing; `streamingcandle topics ensure`"
             )
         partition = TopicPartition(topic, partition_of(key, len(metadata.partitions)), 0)
-        low, high = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
-        partition.offset = low
-        consumer.assign([partition])
-        while low < high:
-            messages = consumer.consume(10_000, 1.0)
-            for message in messages:
-                error = message.error()
-                low = max(low, (message.offset() or 0) + (error is None))
-                if error is None and message.key() == key:
-                    yield message.value() or b""
-                elif error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
-                    raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: {error.str()}")
+        partition.offset, end = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
+        for message in read_to_end(consumer, partition, end, READ_TIMEOUT_S):
+            if message.key() == key:
+                yield message.value() or b""
     except KafkaException as error:
         raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: {error.args[0].str()}") from error
     finally:

@@ -56,7 +56,6 @@ class KafkaLog:
     def __init__(self, settings: KafkaSettings, clock: Clock, is_stopping: Callable[[], bool] = lambda: False) -> None:
         """Connects in the background; nothing is asked yet. Once `is_stopping`, no wait goes on for long."""
         self._settings = settings
-        self._clock = clock
         self._brokers = Brokers(settings, clock, is_stopping)
         self._consumer = self._new_consumer()
         self._transactions = Transactions(settings, clock, self._brokers)
@@ -180,10 +179,10 @@ class KafkaLog:
         if described.state != ConsumerGroupState.STABLE:
             return
         owned = {p.partition for member in described.members for p in member.assignment.topic_partitions}
-        self._is_shared_out = owned >= set(self.partitions())
-        if not self._is_shared_out:
-            logger.info("%s: partitions %s are nobody's: rejoining", topic, sorted(set(self.partitions()) - owned))
-            self._is_shared_out = True
+        nobodys = sorted(set(self.partitions()) - owned)
+        self._is_shared_out = True
+        if nobodys:
+            logger.info("%s: partitions %s are nobody's: rejoining", topic, nobodys)
             self._subscribe([topic, f"{topic}{REJOIN_SUFFIX}"])
 
     def _keyless(self, messages: list[Message]) -> list[int]:

@@ -18,6 +18,7 @@ from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.brokers import PASSING
 from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
+from streamingcandle.kafka.feed import read_to_end
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.state.files import SLOTS
 
@@ -110,25 +111,10 @@ class KafkaSnapshots:
         consumer = new_client(Consumer, self._settings, reader_properties(self._settings))
         try:
             place = TopicPartition(self._topic, number, 0)
-            begin, end = self._watermarks(consumer, place)
-            place.offset = begin
-            consumer.assign([place])
-            found = []
-            position = begin
-            while position < end:
-                message = consumer.poll(CALL_TIMEOUT_S)
-                if message is None:
-                    raise OutsideError(f"{self._topic}[{number}]: nothing read for {CALL_TIMEOUT_S:.0f} s")
-                error = message.error()
-                if error is None:
-                    found.append(message)
-                elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
-                    raise OutsideError(f"{self._topic}[{number}]: {error.str()}")
-                position = max(position, (message.offset() or 0) + (error is None))
+            place.offset, end = self._watermarks(consumer, place)
+            return list(read_to_end(consumer, place, end, CALL_TIMEOUT_S))
         except KafkaException as error:
             raise OutsideError(f"{self._topic}[{number}]: {error.args[0].str()}") from error
-        else:
-            return found
         finally:
             consumer.close()
 

@@ -16,7 +16,7 @@ from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Letter, NotCommittedError, Transaction
 from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers, logger
-from streamingcandle.kafka.client import KafkaSettings, new_client, transaction_properties
+from streamingcandle.kafka.client import KafkaSettings, new_client, produce, transaction_properties
 
 PRODUCE_RECORDS_MAX = 10_000
 """Records handed to the client at once; it copies them before it answers."""
@@ -92,7 +92,7 @@ class Transactions:
             for name, records in transaction.candles:
                 _produce(producer, name, records)
             for letter in letters:
-                _produce_letter(producer, letter)
+                produce(producer, letter.topic, letter.value, letter.key, headers=list(letter.headers))
             offsets = [
                 TopicPartition(topic, number, committed.offset, metadata=committed.metadata)
                 for number, committed in transaction.offsets.items()
@@ -210,13 +210,3 @@ def cut(letter: Letter, limit_bytes: int) -> Letter:
         ("source.sha256", hashlib.sha256(value).hexdigest().encode()),
     ]
     return Letter(letter.topic, letter.key, value[: max(0, room_bytes)], headers)
-
-
-def _produce_letter(producer: Producer, letter: Letter) -> None:
-    while True:
-        try:
-            producer.produce(letter.topic, letter.value, letter.key, headers=list(letter.headers))
-        except BufferError:
-            producer.poll(0.1)
-        else:
-            return

@@ -25,8 +25,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from enum import IntEnum
 
+from streamingcandle.errors import OutsideError, OwnedError, SettingsError
 from streamingcandle.interfaces import Clock
 
 logger = logging.getLogger(__name__)
@@ -40,15 +40,8 @@ LOOK_MS = 200
 STOP_MS = 8_000
 """A worker stops within 5 s by itself; then it is killed, which costs no candle either."""
 READY = b"r"
-
-
-class Exit(IntEnum):
-    """The exit codes that the parent has an opinion on."""
-
-    DONE = 0
-    SETTINGS = 2
-    OUTSIDE = 3
-    OWNED = 4
+DONE = 0
+"""The exit code of a good end; the others are those of `errors.py`."""
 
 
 class _Worker:
@@ -85,10 +78,10 @@ class _Worker:
         self.process = self.link = None
         self.is_ready = False
         # Ended by a signal: nothing it said, so the world did it.
-        self.code = code if code >= 0 else Exit.OUTSIDE
+        self.code = code if code >= 0 else OutsideError.exit_code
         if now_ms - self._started_ms >= GOOD_LIFE_MS:
             self.pause_ms = self.fenced = 0
-        self.fenced += code == Exit.OWNED
+        self.fenced += code == OwnedError.exit_code
         self.pause_ms = min(max(2 * self.pause_ms, PAUSE_MIN_MS), PAUSE_MAX_MS)
         self.start_at_ms = now_ms + self.pause_ms
         return code
@@ -144,11 +137,11 @@ class Workers:
     def _judge(self, worker: _Worker, code: int) -> None:
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         is_hopeless = (
-            code == Exit.SETTINGS
-            or (code == Exit.OUTSIDE and not self._was_ready)
-            or (code == Exit.OWNED and worker.fenced >= FENCED_MAX)
+            code == SettingsError.exit_code
+            or (code == OutsideError.exit_code and not self._was_ready)
+            or (code == OwnedError.exit_code and worker.fenced >= FENCED_MAX)
         )
-        if code == Exit.DONE and self._is_until_end:
+        if code == DONE and self._is_until_end:
             worker.is_done = True
         elif is_hopeless:
             logger.error("worker %d ended with %s: stopping all", worker.number, how)
@@ -175,7 +168,7 @@ class Workers:
 
 def _stopped(worker: _Worker, code: int) -> None:
     # It may not have come as far as to take the signal for a wish.
-    worker.code = Exit.DONE if code == -signal.SIGTERM else worker.code
+    worker.code = DONE if code == -signal.SIGTERM else worker.code
 
 
 def _is_told(link: socket.socket) -> bool:

@@ -26,10 +26,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How many of its calls take time."""
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A record for the tick topic, in the upstream transaction of that number, behind a gap."""
+class TimedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happens."""
 
     at_ms: int
+
+
+class InstanceEvent(TimedEvent, frozen=True, kw_only=True):
+    """Something that happens to one instance, or to what it calls its own."""
+
+    instance: str
+
+
+class Tick(TimedEvent, frozen=True, kw_only=True, tag=True):
+    """A record for the tick topic, in the upstream transaction of that number, behind a gap."""
+
     partition: int
     timestamp_ms: int
     value: bytes | None
@@ -37,113 +48,87 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     gap: int = 0
 
 
-class Upstream(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Upstream(TimedEvent, frozen=True, kw_only=True, tag=True):
     """An upstream transaction begins (`open`), or is `committed` or `aborted`."""
 
-    at_ms: int
     partition: int
     number: int
     state: str
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Start(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """A process is started; one of the same instance that runs still is not asked."""
 
-    at_ms: int
-    instance: str
     plan: Plan
 
 
-class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Stop(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """SIGTERM: what is due is committed first."""
 
-    at_ms: int
-    instance: str
 
-
-class Kill(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Kill(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """The process dies at one of its next calls."""
 
-    at_ms: int
-    instance: str
     calls: int
 
 
-class Freeze(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Freeze(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """The process stands still for a time, from one of its next calls on."""
 
-    at_ms: int
-    instance: str
     calls: int
     duration_ms: int
 
 
-class Doubt(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Doubt(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """What becomes of the next commits."""
 
-    at_ms: int
-    instance: str
     fates: tuple[Fate, ...]
 
 
-class Lag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Lag(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """From now on a poll brings at most so many records of a partition; 0: none at all."""
 
-    at_ms: int
-    instance: str
     records_max: int
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Step(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """The host's wall clock is set."""
 
-    at_ms: int
-    instance: str
     wall_error_ms: int
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Share(TimedEvent, frozen=True, kw_only=True, tag=True):
     """The group shares the partitions out anew, in another order."""
 
-    at_ms: int
     number: int
 
 
-class Outage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Outage(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """The brokers cannot be reached for a time: by one instance, or by all (`instance` is empty)."""
 
-    at_ms: int
-    instance: str
     duration_ms: int
 
 
-class Spoil(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Spoil(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """Something becomes of a partition's snapshots in an instance's folder, or in the topic (`instance` is empty)."""
 
-    at_ms: int
-    instance: str
     partition: int
     how: Harm
 
 
-class Store(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Store(InstanceEvent, frozen=True, kw_only=True, tag=True):
     """A place for snapshots can be written and read no more, or can again."""
 
-    at_ms: int
-    instance: str
     is_failing: bool
 
 
-class Night(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Night(TimedEvent, frozen=True, kw_only=True, tag=True):
     """Whatever still runs ends: a leap in time follows."""
 
-    at_ms: int
 
-
-class Heal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Heal(TimedEvent, frozen=True, kw_only=True, tag=True):
     """All trouble ends; every instance runs from now on, under one plan."""
 
-    at_ms: int
     plan: Plan
 
 

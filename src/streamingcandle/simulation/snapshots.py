@@ -1,6 +1,5 @@
 """Pretended snapshot stores: a folder per instance, a topic for all; and what becomes of such things."""
 
-import zlib
 from collections.abc import Iterable
 from random import Random
 from typing import Literal
@@ -8,15 +7,15 @@ from typing import Literal
 import msgspec
 
 from streamingcandle.candles.book import new_book
-from streamingcandle.candles.commit import Fingerprint
 from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import OutsideError
+from streamingcandle.partition import fingerprint_of
 from streamingcandle.simulation.broker import Entry, TickPartition
 from streamingcandle.simulation.log import Host
+from streamingcandle.state.files import SLOTS
 from streamingcandle.state.snapshot import Snapshot, UnusableError
 
 Harm = Literal["lost", "newest lost", "damaged", "cut off", "foreign", "ahead"]
-SLOTS = 2
 
 
 class Shelf:
@@ -112,7 +111,7 @@ def _snapshot(number: int, records: list[Entry], rules: Rules, topic_id: str) ->
         partition=number,
         offset=last.offset + 1,
         rules=rules.digest,
-        fingerprint=Fingerprint(last.offset, last.timestamp_ms, zlib.crc32(last.value or b""), topic_id),
+        fingerprint=fingerprint_of(last, topic_id),
         written_ms=0,
         book=book.dump(b""),
     )

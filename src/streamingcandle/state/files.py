@@ -23,6 +23,26 @@ def snapshot_path(folder: Path, partition: int, slot: int) -> Path:
     return folder / f"snapshot-{partition}-{slot}"
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Written beside, fsynced, renamed: a reader sees the former file or this one. OSError as it comes."""
+    part = path.with_name(path.name + PART_SUFFIX)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
 class FileSnapshots:
     """Implements `interfaces.Snapshots` on an instance's folder; a slow or hanging disk holds nothing up."""
 
@@ -85,22 +105,10 @@ class FileSnapshots:
 
     def _write(self, partition: int, snapshot: bytes) -> None:
         path = self._by_age(partition)[-1]
-        part = path.with_name(path.name + PART_SUFFIX)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(snapshot)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_whole(path, snapshot)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             raise OutsideError(f"{path}: {error.strerror}") from error
 
     def _by_age(self, partition: int) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from streamingcandle import __version__
-from streamingcandle.state.files import PART_SUFFIX
+from streamingcandle.state.files import write_whole
 
 NAME = "owner"
 
@@ -50,13 +50,8 @@ def read_owner(folder: Path) -> Owner | None:
 
 
 def write_owner(folder: Path, owner: Owner) -> None:
-    """Whole, fsynced, renamed: a reader sees the former one or this one. OSError as it comes."""
-    part = folder / (NAME + PART_SUFFIX)
-    with part.open("wb") as file:
-        file.write(msgspec.json.encode(owner) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / NAME)
+    """A reader sees the former one or this one. OSError as it comes."""
+    write_whole(folder / NAME, msgspec.json.encode(owner) + b"\n")
 
 
 def _mark(pid: int) -> str:
