@@ -1,6 +1,5 @@
 """`run`, `topics`, `demo`."""
 
-import gc
 import logging
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError, OutsideError
 from streamingcandle.interfaces import Log
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
+from streamingcandle.ops import memory
 from streamingcandle.partition import PathSettings
 from streamingcandle.simulation.market import Market, day_number, session_open_ms, ticks
 
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
 """How often the place among the processes of this host is seen to."""
-GC_OBJECTS = 50_000
-"""Messages come and go by the ten thousand without a cycle: looking for one at each 700 takes a tenth of the time."""
 DEMO_INSTRUMENTS = 40
 DEMO_DAY_MS = 1_767_312_000_000
 """2026-01-02, a Friday on which NSE and MCX traded."""
@@ -91,9 +89,8 @@ def _run(
     is_stopping: Callable[[], bool],
     turned: Callable[[Log], None],
 ) -> None:
+    memory.settle()
     log, claimed = world.open_log(instance, is_stopping)
-    gc.freeze()
-    gc.set_threshold(GC_OBJECTS)
     next_ms = 0
 
     def is_over() -> bool:
