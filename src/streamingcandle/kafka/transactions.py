@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
@@ -182,18 +182,17 @@ class Transactions:
 
 
 def _produce(producer: Producer, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
-    """Hand records to the client; where its queue is full, wait for it to send some."""
+    """Hand records to the client; where its queue is full, wait for it to send some. KafkaException as it refuses."""
     for start in range(0, len(records), PRODUCE_RECORDS_MAX):
         batch = [{"key": key, "value": value} for key, value in records[start : start + PRODUCE_RECORDS_MAX]]
-        while batch:
-            try:
-                queued = producer.produce_batch(topic, batch)
-            except BufferError:
-                queued = 0
-            if queued == len(batch):
-                break
-            failed = [message for message in batch if queued == 0 or "_error" in message]
-            batch = [{"key": message["key"], "value": message["value"]} for message in failed]
+        while producer.produce_batch(topic, batch) < len(batch):
+            refused = [message for message in batch if "_error" in message]
+            for message in refused:
+                error = cast("KafkaError", message.pop("_error"))
+                # Such as a transaction that the broker gave up meanwhile: asked again, it is refused for ever.
+                if error.code() != KafkaError._QUEUE_FULL:  # noqa: SLF001 - the client's public constant
+                    raise KafkaException(error)
+            batch = refused
             producer.poll(0.1)
 
 
