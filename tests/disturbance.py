@@ -34,6 +34,7 @@ LIMIT_S = 60.0
 """For what must come: takes seconds at most on an idle machine."""
 PROBE_MS = 50
 STOP_LIMIT_S = 5.0
+WORDS_MAX = 10_000
 GARBAGE_EVERY = 250
 QUICK = {
     "STREAMINGCANDLE_KAFKA_SESSION_TIMEOUT_MS": "6000",
@@ -105,6 +106,14 @@ class Service:
         self.process.terminate()
         return self.process.wait(STOP_LIMIT_S)
 
+    def last_words(self) -> str:
+        """What it has said, and where each of its threads stands: it ends with that."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGABRT)
+            self.thaw()
+            self.process.wait(LIMIT_S)
+        return f"{self.log.name}, exit code {self.process.returncode}:\n{self.text[-WORDS_MAX:]}"
+
     def kill(self) -> None:
         """SIGKILL, frozen or not."""
         self.process.kill()
@@ -171,6 +180,8 @@ class Deployment:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for service in self._services:
+            if error is not None:
+                print(service.last_words())
             service.kill()
         self._asker.close()
 
@@ -182,7 +193,11 @@ class Deployment:
         variables = self.variables | dict(settings or {})
         ours = [f"{name}={value}" for name, value in variables.items() if name.startswith("STREAMINGCANDLE_")]
         with log.open("wb") as output:
-            process = spawn(["/usr/bin/env", *ours, PROGRAM, "run", *arguments], cwd=self.folder, output=output)
+            process = spawn(
+                ["/usr/bin/env", "PYTHONFAULTHANDLER=1", *ours, PROGRAM, "run", *arguments],
+                cwd=self.folder,
+                output=output,
+            )
         service = Service(process, log)
         self._services.append(service)
         return service
