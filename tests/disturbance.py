@@ -8,6 +8,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,7 +182,7 @@ class Deployment:
     ) -> None:
         for service in self._services:
             if error is not None:
-                print(service.last_words())
+                sys.stdout.write(service.last_words())
             service.kill()
         self._asker.close()
 
