@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from broker import Broker, spawn
@@ -154,6 +154,7 @@ class Deployment:
         self.letter_topic = f"{prefix}-app-dead-letters"
         self.sent = 0
         self._garbage = 0
+        self._undelivered: list[KafkaError] = []
         self._services: list[Service] = []
         self._producer = Producer(
             {
@@ -215,7 +216,7 @@ class Deployment:
         """Append; there when it returns."""
         for tick in feed:
             self._append(tick)
-        assert self._producer.flush(LIMIT_S) == 0
+        self._flush()
 
     @contextmanager
     def feeding(self, feed: Sequence[MarketTick], *, rate_per_s: int) -> Iterator[threading.Thread]:
@@ -238,12 +239,20 @@ class Deployment:
         finally:
             over.set()
             thread.join()
-            assert self._producer.flush(LIMIT_S) == 0
+            self._flush()
 
     def _append(self, tick: MarketTick) -> None:
-        self._producer.produce(self.tick_topic, tick.value, tick.key, timestamp=tick.at_ms)
+        self._producer.produce(self.tick_topic, tick.value, tick.key, timestamp=tick.at_ms, on_delivery=self._delivered)
         self.sent += 1
         self._garbage += tick.value.startswith(b"garbage")
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._undelivered.append(error)
+
+    def _flush(self) -> None:
+        assert self._producer.flush(LIMIT_S) == 0
+        assert self._undelivered == []
 
     # ---- what there is
 
