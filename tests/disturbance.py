@@ -152,6 +152,7 @@ class Deployment:
         self.tick_topic = f"{prefix}-ticks"
         self.candle_topics = [f"{prefix}-{label[:-1]}-min-candle" for label in LABELS]
         self.letter_topic = f"{prefix}-app-dead-letters"
+        self._published = [*self.candle_topics, self.letter_topic]
         self.sent = 0
         self._garbage = 0
         self._undelivered: list[KafkaError] = []
@@ -160,6 +161,7 @@ class Deployment:
             {
                 "bootstrap.servers": self.bootstrap,
                 "enable.idempotence": True,
+                "max.in.flight.requests.per.connection": 1,
                 "partitioner": "murmur2_random",
                 "log_level": 0,
             }
@@ -264,6 +266,9 @@ class Deployment:
 
     def await_committed(self, count: int | None = None, *, limit_s: float = LIMIT_S) -> float:
         """Until the group has committed so many ticks, or all that were sent; after how many seconds."""
+        if count is None:
+            ends = self._ends([self.tick_topic], IsolationLevel.READ_UNCOMMITTED)
+            assert sum(ends.values()) == self.sent, f"the broker itself does not have what was fed: {ends}"
         wanted = self.sent if count is None else count
         return await_that(lambda: self.committed() >= wanted, f"{wanted} ticks committed", limit_s=limit_s)
 
@@ -279,7 +284,7 @@ class Deployment:
 
     def candle_count(self) -> int:
         """How far a reader of committed candles sees, in all topics; marks of transactions are counted as well."""
-        return sum(self._ends(IsolationLevel.READ_COMMITTED).values())
+        return sum(self._ends(self._published, IsolationLevel.READ_COMMITTED).values())
 
     def await_candle(self, count: int) -> float:
         """Until there are more than `count`; after how many seconds."""
@@ -287,11 +292,11 @@ class Deployment:
 
     def unsettled(self) -> list[tuple[str, int]]:
         """Where readers of committed records do not see the end: a commit is answered before its marks are written."""
-        ends, seen = self._ends(IsolationLevel.READ_UNCOMMITTED), self._ends(IsolationLevel.READ_COMMITTED)
+        ends = self._ends(self._published, IsolationLevel.READ_UNCOMMITTED)
+        seen = self._ends(self._published, IsolationLevel.READ_COMMITTED)
         return [place for place, end in ends.items() if seen[place] != end]
 
-    def _ends(self, isolation: IsolationLevel) -> dict[tuple[str, int], int]:
-        names = (*self.candle_topics, self.letter_topic)
+    def _ends(self, names: Sequence[str], isolation: IsolationLevel) -> dict[tuple[str, int], int]:
         places = [TopicPartition(topic, number) for topic in names for number in range(self.partitions)]
         # A client that asked before the broker was restarted would ask the leaders it knew then.
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})

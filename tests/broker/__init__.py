@@ -86,9 +86,9 @@ PROPERTIES: Final = MappingProxyType(
         "group.consumer.min.heartbeat.interval.ms": "100",
         "group.consumer.heartbeat.interval.ms": "500",
         # After a kill the controller takes the broker back only when its former life's session is over: nine seconds
-        # by default. Two are twenty missed heartbeats: a busy machine does not lose its broker in between.
+        # by default. Four are forty missed heartbeats: a busy machine does not lose its broker in between.
         "broker.heartbeat.interval.ms": "100",
-        "broker.session.timeout.ms": "2000",
+        "broker.session.timeout.ms": "4000",
         # The cleaner's default buffer, 128 MB, is a quarter of the heap; 4 MB hold some 170,000 keys.
         "log.cleaner.dedupe.buffer.size": str(4 * 1024 * 1024),
         "log.cleaner.backoff.ms": "1000",

@@ -88,7 +88,8 @@ class KafkaWorld:
     def _producer(self, **properties: str) -> Producer:
         # Together they decide that what is given at once lies in the log at once.
         ours = {"bootstrap.servers": self._broker.bootstrap, "partitioner": "murmur2_random", "linger.ms": "0"}
-        return Producer({**ours, "enable.idempotence": "true", **properties})
+        safe = {"enable.idempotence": "true", "max.in.flight.requests.per.connection": "1"}
+        return Producer({**ours, **safe, **properties})
 
     def _produce(self, producer: Producer, ticks: Iterable[Tick]) -> None:
         for tick in ticks:

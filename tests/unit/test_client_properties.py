@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from program import environment, run, run_well
 from streamingcandle.kafka import client
@@ -146,6 +147,14 @@ def test_each_default_goes_to_the_clients_that_have_it() -> None:
     member, producer = consumer_properties(settings), producer_properties(settings)
     assert (member["session.timeout.ms"], member["heartbeat.interval.ms"]) == (30_000, 3_000)
     assert (producer["request.timeout.ms"], transaction_properties(settings)["request.timeout.ms"]) == (40_000, 40_000)
+
+
+def test_no_request_of_a_producer_overtakes_another() -> None:
+    """Else a partition just made may lose its first records, and nobody is told (KAFKA-15591)."""
+    settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", group="g", tick_topic="t", instance="i")
+    for properties in (producer_properties(settings), transaction_properties(settings)):
+        assert properties["max.in.flight.requests.per.connection"] == 1
+        Producer(properties)
 
 
 def test_a_shorter_transaction_shortens_what_may_not_outlast_it() -> None:

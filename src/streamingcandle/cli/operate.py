@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
 """How often the place among the processes of this host is seen to."""
+GIVE_BACK_MS = 60_000
+"""How often memory that is free goes back to the system."""
 DEMO_INSTRUMENTS = 40
 DEMO_DAY_MS = 1_767_312_000_000
 """2026-01-02, a Friday on which NSE and MCX traded."""
@@ -91,14 +93,18 @@ def _run(
 ) -> None:
     memory.settle()
     log, claimed = world.open_log(instance, is_stopping)
-    next_ms = 0
+    hold_at_ms = give_back_at_ms = 0
 
     def is_over() -> bool:
-        nonlocal next_ms
+        nonlocal hold_at_ms, give_back_at_ms
         turned(log)
-        if (now_ms := world.clock.monotonic_ms()) >= next_ms:
-            next_ms = now_ms + HOLD_MS
+        now_ms = world.clock.monotonic_ms()
+        if now_ms >= hold_at_ms:
+            hold_at_ms = now_ms + HOLD_MS
             claimed.hold()
+        if now_ms >= give_back_at_ms:
+            give_back_at_ms = now_ms + GIVE_BACK_MS
+            memory.give_back()
         return is_stopping()
 
     try:

@@ -1,4 +1,4 @@
-"""How a process that runs for months takes memory, set before its first thread begins."""
+"""How a process that runs for months takes memory."""
 
 import ctypes
 import gc
@@ -10,13 +10,21 @@ M_ARENA_MAX = -8
 
 
 def settle() -> None:
-    """Look for cycles seldom, and let all threads share one heap.
+    """Look for cycles seldom, and let all threads share one heap (docs/decisions/0006).
 
-    With a heap for each thread, as glibc does unasked, every rebalance leaves holes in some of them: 13 MB after 90
-    rebalances, against 2 MB. Elsewhere than on glibc the heap stays as it is.
+    Elsewhere than on glibc the heap stays as it is.
     """
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, 1)
+    _ask_glibc("mallopt", M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Return to the system what is free inside the heap: it takes milliseconds."""
+    _ask_glibc("malloc_trim", 0)
+
+
+def _ask_glibc(name: str, *numbers: int) -> None:
+    ask = getattr(ctypes.CDLL(None), name, None)
+    if ask is not None:
+        ask(*numbers)
