@@ -17,7 +17,6 @@ from rich.table import Table
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.instrument import parse_instrument
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.cli.world import World, examples
 from streamingcandle.errors import OutsideError, SettingsError
 from streamingcandle.kafka.feed import read_key
@@ -84,14 +83,9 @@ def candles_command(
         raise SettingsError("--format parquet: is no text for stdout; give --output FILE")
     render = _parquet(world) if form == "parquet" else None
     key = str(parse_instrument(instrument)).encode()
-    wanted = parse_timeframe(timeframe).label
-    labels = [t.label for t in world.settings.timeframes]
-    if wanted not in labels:
-        raise SettingsError(
-            f"timeframe {wanted}: not among those run, {', '.join(labels)}; set STREAMINGCANDLE_TIMEFRAMES"
-        )
+    place = world.timeframe(timeframe)
     from_ms, to_ms = _time_ms("--from", from_text), _time_ms("--to", to_text)
-    topic = world.settings.topics().candles[labels.index(wanted)]
+    topic = world.settings.topics().candles[place]
     latest: dict[int, Candle] = {}
     for value in _values(world, topic, key):
         candle = decode_candle(value)
