@@ -71,7 +71,7 @@ class Book:
     def open_windows(
         self, *, timeframe: int, instruments: Sequence[tuple[str, str, int]] | None
     ) -> list[tuple[bytes, bytes]]:
-        """The windows that end above the frontier, as they stand: `(key, value)` as `close` gives them, older end first.
+        """Windows that end above the frontier, as they stand: `(key, value)` as `close` gives them, older end first.
 
         `timeframe` by its place in the rules (ValueError: no such place); of these instruments (exchange, segment,
         token), or None for all. Changes nothing in the book; revisions of windows that are out are `close`'s.

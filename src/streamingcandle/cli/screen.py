@@ -17,6 +17,10 @@ NAME_MIN, NAME_MAX = 8, 24
 SPARK_MIN, SPARK_MAX = 10, 40
 SPARKS = "▁▂▃▄▅▆▇█"
 ASCII = str.maketrans("▁▂▃▄▅▆▇█▲▼●↻→←↑↓·", "..--==##^vo*><^v-")
+FIGURES_FROM, HEADS_FROM, FOOT_FROM = 6, 7, 8
+"""Lines a terminal must have for each of these, before rows have to go."""
+REVISIONS_SHOWN = ((30, 4), (14, 2), (0, 0))
+"""From so many lines on, so many revisions."""
 KEYS = "q quit · 1-9 ←→ timeframe · ↑↓ rows"
 
 
@@ -49,31 +53,33 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 def rows_shown(height: int) -> int:
     """How many instruments a terminal of this height shows."""
-    return max(1, height - 1 - (height >= 6) - (height >= 7) - (height >= 8) - _revisions_shown(height))
+    others = sum(height >= least for least in (FIGURES_FROM, HEADS_FROM, FOOT_FROM))
+    return max(1, height - 1 - others - _revisions_shown(height))
 
 
 def frame(view: View, width: int, height: int) -> list[Line]:
     """At most `height` lines, none wider than `width`."""
     lines = [_head(view, width)]
-    if height >= 6:
+    if height >= FIGURES_FROM:
         lines.append(_figures(view, width))
     shown = view.rows[view.first : view.first + rows_shown(height)]
     columns = _columns(view, width)
-    if height >= 7:
+    if height >= HEADS_FROM:
         lines.append([Span(_joined([column.head for column in columns], columns), "heads")])
     lines += [_row_line(row, columns) for row in shown]
     lines += [[]] * (rows_shown(height) - len(shown))
     if _revisions_shown(height):
-        recent = list(view.revisions)[-_revisions_shown(height) :]
-        lines += [_revision_line(revision) for revision in reversed(recent)]
+        recent = [_revision_line(revision) for revision in list(view.revisions)[-_revisions_shown(height) :]]
+        recent = recent or [[Span("no late tick has changed a closed candle yet", "dim")]]
+        lines += reversed(recent)
         lines += [[]] * (_revisions_shown(height) - len(recent))
-    if height >= 8:
+    if height >= FOOT_FROM:
         lines.append(_foot(view, len(shown), width))
     return [_fitted(line, width) for line in lines[:height]]
 
 
 def _revisions_shown(height: int) -> int:
-    return 0 if height < 14 else 2 if height < 30 else 4
+    return next(count for least, count in REVISIONS_SHOWN if height >= least)
 
 
 def _fitted(line: Line, width: int) -> Line:
@@ -106,19 +112,16 @@ def _figures(view: View, width: int) -> Line:
         done, goal = standing.position, max(standing.goal, 1)
         return [Span(f"reading the log: {min(done, goal):,} of {goal:,}", "warning")]
     parts = [f"{view.ticks_per_s:,} ticks/s"]
-    parts += [f"{ledger[name]:,} {name}" for name in ("folded", "late", "rejected", "quotes", "outside")]
-    parts.insert(3, f"{view.revised:,} revised")
-    text = ""
-    for part in parts:
-        if len(text) + len(part) + 3 > width:
+    names = {"folded": "folded", "late": "too late", "rejected": "rejected", "quotes": "quotes", "outside": "outside"}
+    parts += [f"{ledger[name]:,} {text}" for name, text in names.items()]
+    parts.insert(2, f"{view.revised:,} revised")
+    line, used = [Span(parts[0], "bold")], len(parts[0])
+    for part in parts[1:]:
+        used += len(part) + 3
+        if used > width:
             break
-        text += f"   {part}" if text else part
-    return [Span(text, "bold")] if not text.partition("   ")[1] else _lively(text)
-
-
-def _lively(text: str) -> Line:
-    rate, _, rest = text.partition("   ")
-    return [Span(rate, "bold"), Span(f"   {rest}")]
+        line.append(Span(f"   {part}"))
+    return line
 
 
 def _foot(view: View, shown: int, width: int) -> Line:

@@ -52,6 +52,7 @@ class Terminal:
         self._is_ascii = "utf" not in self._encoding.lower()
 
     def __enter__(self) -> Self:
+        """Take the terminal over."""
         if sys.stdin.isatty():
             self._modes = termios.tcgetattr(0)
             tty.setcbreak(0, termios.TCSANOW)
@@ -66,6 +67,7 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Give it back as it was."""
         try:
             self._write(LEAVE)
         finally:

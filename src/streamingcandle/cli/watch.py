@@ -5,7 +5,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.instrument import parse_instrument
 from streamingcandle.cli.world import World, examples, stop_on_signals
 from streamingcandle.embedded.log import EmbeddedLog
-from streamingcandle.embedded.store import EmbeddedStore
+from streamingcandle.embedded.store import EmbeddedStore, NewRecord
 from streamingcandle.embedded.tail import EmbeddedTail
 from streamingcandle.errors import OutsideError
 from streamingcandle.ops.watch import Watch
@@ -74,6 +73,7 @@ class _Counts:
         """Of each instrument, in the first topic."""
         self._topics = topics
         self._counts: Counter[str] = Counter()
+        self._revised = 0
 
     def read(self, store: EmbeddedStore) -> None:
         there = dict(store.topics())
@@ -83,13 +83,13 @@ class _Counts:
                 position = records[-1].offset + 1
                 for candle in (decode_candle(record.value or b"") for record in records):
                     self._counts[candle.timeframe] += 1
-                    self._counts["revised"] += candle.revised
+                    self._revised += candle.revised
                     if topic == self._topics[0]:
                         self.latest[candle.company_name or candle.scrip_code] = candle
 
     def __str__(self) -> str:
         said = ", ".join(f"{count:,} {name}" for name, count in self._counts.items())
-        return f"candles so far: {said or 'none yet'}"
+        return f"candles so far: {said}, {self._revised:,} revised" if said else "candles so far: none yet"
 
 
 class _Demo:
@@ -131,8 +131,12 @@ class _Demo:
         with closing(EmbeddedStore(self.path)) as store:
             while not self._over.is_set() and now_ms < close_ms:
                 now_ms = open_ms + (clock.monotonic_ms() - began_ms) * DEMO_SPEED
-                batch = list(takewhile(lambda tick: tick.at_ms < min(now_ms, close_ms), feed))
-                store.append(self.topic, [(tick.key, tick.value, tick.at_ms, ()) for tick in batch])
+                batch: list[NewRecord] = []
+                for tick in feed:
+                    batch.append((tick.key, tick.value, tick.at_ms, ()))
+                    if tick.at_ms >= now_ms:
+                        break
+                store.append(self.topic, batch)
                 clock.sleep_ms(FEED_MS)
         self.is_day_over = now_ms >= close_ms
 

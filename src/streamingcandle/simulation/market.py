@@ -30,7 +30,7 @@ _METALS = (
 """Names and prices near which they begin."""
 _KINDS = (("N", "C", _CASH), ("N", "D", _FUTURES), ("N", "C", _CASH), ("M", "D", _METALS))
 
-HELD_ODDS = 0.0004
+HELD_ODDS = 0.001
 HELD_MS = (20_000, 90_000)
 LOST_SIGHT_ODDS = 0.0001
 LOST_SIGHT_MS = 45 * 60_000
@@ -145,11 +145,11 @@ def mishaps(feed: Iterable[MarketTick], *, seed: int) -> Iterator[MarketTick]:
             heappush(held, (tick.at_ms + delay_ms, number, tick))
             continue
         if odds > 1 - BROKEN_ODDS:
-            tick = MarketTick(tick.at_ms, tick.key, tick.value[: len(tick.value) // 2])
+            yield MarketTick(tick.at_ms, tick.key, tick.value[: len(tick.value) // 2])
         elif odds > 1 - BROKEN_ODDS - QUOTE_ODDS:
-            quote = re.sub(rb'"LastRate":[0-9.]+', b'"LastRate":0', tick.value)
-            tick = MarketTick(tick.at_ms, tick.key, quote)
-        yield tick
+            yield MarketTick(tick.at_ms, tick.key, re.sub(rb'"LastRate":[0-9.]+', b'"LastRate":0', tick.value))
+        else:
+            yield tick
 
 
 def first_session(calendar: Calendar, day: int) -> tuple[int, int]:
