@@ -11,8 +11,6 @@ from typing import TextIO
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.instrument import parse_instrument
@@ -148,6 +146,9 @@ def _write(candles: list[Candle], form: str, out: TextIO) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
+    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than the rest of the program
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table()
     for column in ("start", "end", "open", "high", "low", "close", "volume", "ticks", "complete", "revised"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -14,7 +14,7 @@ from streamingcandle.cli.board import Revision, Row, name_of
 from streamingcandle.ops.watch import Standing
 
 NAME_MIN, NAME_MAX = 8, 24
-SPARK_MIN, SPARK_MAX = 10, 40
+SPARK_MIN, SPARK_MAX = 6, 40
 SPARKS = "▁▂▃▄▅▆▇█"
 ASCII = str.maketrans("▁▂▃▄▅▆▇█▲▼●↻→←↑↓·", "..--==##^vo*><^v-")
 FIGURES_FROM, HEADS_FROM, FOOT_FROM = 6, 7, 8
@@ -164,7 +164,7 @@ def _columns(view: View, width: int) -> list[_Column]:
     state = state._replace(width=max(state.width, len("revised 00:00")))
     spark = _Column("closes", SPARK_MIN, is_right=False, texts={})
     key = column("key", [row.key for row in rows], is_right=False)
-    optional = [[start], [prices["open"], prices["high"], prices["low"]], [volume], [state], [spark], [key]]
+    optional = [[start], [prices["open"], prices["high"], prices["low"]], [volume], [spark], [state], [key]]
     chosen = {"instrument", "close"}
     left = width - 2 - name.width - 1 - prices["close"].width
     for group in optional:
