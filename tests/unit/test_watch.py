@@ -107,7 +107,7 @@ def test_plain_lines(tmp_path: Path) -> None:
 def test_the_table_on_a_terminal(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
     _append(variables, TICKS).close()
-    with Terminal(variables, "watch", columns=100, lines=30) as terminal:
+    with Terminal(variables, "watch", "--timeframe", "30m", columns=100, lines=30) as terminal:
         text = terminal.await_that(lambda lines: sum("●" in line for line in lines) >= 20, "rows")
         assert "2026-01-02 09:19:" in text[0]
         assert "1,29" in text[1]
