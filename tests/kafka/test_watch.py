@@ -45,7 +45,7 @@ def test_after_a_snapshot_in_mid_window_beside_a_running_group(
         deployment.await_committed()
         before, groups = _group(deployment), _groups(deployment)
         with watching(deployment.variables, tmp_path, "--timeframe", "30m") as watch:
-            await_that(lambda: watch.latest("forming"), "the first forming candle")
+            await_that(lambda: bool(watch.latest("forming")), "the first forming candle")
             deployment.feed(TICKS[HALF:])
             watch.await_equal("forming", _forming(deployment, "30m"))
             assert "restored" in watch.log, watch.log

@@ -19,7 +19,7 @@ COUNTS = dict.fromkeys(("read", "folded", "late", "rejected", "quotes", "outside
 
 def candle(minute: int = 0, *, label: str = "1m", revised: bool = False, **fields: Any) -> Candle:
     start_ms = START_MS + minute * 60_000
-    given = {"open": 100.0, "high": 110.0, "low": 90.0, "close": 105.0, "volume": 1_000, "company_name": "RELIANCE"}
+    given: dict[str, Any] = {"open": 100.0, "high": 110.0, "low": 90.0, "close": 105.0, "volume": 1_000, "company_name": "RELIANCE"}
     return Candle(
         **given | fields,
         exchange="N",
@@ -40,7 +40,7 @@ def candle(minute: int = 0, *, label: str = "1m", revised: bool = False, **field
 
 def view(board: Board, forming: list[tuple[str, Candle]], **fields: Any) -> View:
     standing = Standing(feed_ms=1, ledger=COUNTS, position=1, goal=2, is_caught_up=True, is_away=False)
-    given = {
+    given: dict[str, Any] = {
         "title": "streamingcandle",
         "timeframes": ["1m", "30m", "1d"],
         "chosen": 0,
