@@ -131,6 +131,14 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     assert set(re.findall(rb"\x1b\[([0-9;]*)m", terminal.written)) <= {b"", b"0", b"1", b"2", b"4", b"7"}
 
 
+def test_a_terminal_without_unicode_gets_none(tmp_path: Path) -> None:
+    with Terminal(variables(tmp_path) | {"PYTHONIOENCODING": "ascii"}, "demo") as terminal:
+        terminal.await_that(lambda lines: "forming" in "".join(lines), "rows")
+        terminal.press("q")
+        assert terminal.end() == 0
+    assert terminal.written.isascii()
+
+
 def test_an_end_of_its_own_on_a_terminal(tmp_path: Path) -> None:
     with Terminal(variables(tmp_path), "demo", "--seconds", "2") as terminal:
         assert terminal.end() == 0

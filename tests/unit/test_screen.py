@@ -19,7 +19,14 @@ COUNTS = dict.fromkeys(("read", "folded", "late", "rejected", "quotes", "outside
 
 def candle(minute: int = 0, *, label: str = "1m", revised: bool = False, **fields: Any) -> Candle:
     start_ms = START_MS + minute * 60_000
-    given: dict[str, Any] = {"open": 100.0, "high": 110.0, "low": 90.0, "close": 105.0, "volume": 1_000, "company_name": "RELIANCE"}
+    given: dict[str, Any] = {
+        "open": 100.0,
+        "high": 110.0,
+        "low": 90.0,
+        "close": 105.0,
+        "volume": 1_000,
+        "company_name": "RELIANCE",
+    }
     return Candle(
         **given | fields,
         exchange="N",
@@ -52,6 +59,7 @@ def view(board: Board, forming: list[tuple[str, Candle]], **fields: Any) -> View
         "revisions": list(board.revisions),
         "revised": 3,
         "remark": "",
+        "has_keys": True,
     }
     return View(**given | fields)
 
@@ -110,7 +118,7 @@ def test_what_is_held_has_a_limit() -> None:
     board.take([(f"N:C:{i}", candle()) for i in range(INSTRUMENTS_MAX + 5)], 0)
     board.take([("N:C:0", candle(minute)) for minute in range(CLOSES_MAX + 9)], 0)
     rows = board.rows("1m", [], 0)
-    assert (len(rows), board.left_out) == (INSTRUMENTS_MAX, 5)
+    assert (len(rows), board.is_full) == (INSTRUMENTS_MAX, True)
     assert max(len(row.closes) for row in rows) == CLOSES_MAX
 
 

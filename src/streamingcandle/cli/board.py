@@ -10,7 +10,7 @@ from streamingcandle.candles.candle import Candle
 
 CLOSES_MAX = 60
 """Closed windows remembered per instrument and timeframe: as wide as a line of them is ever drawn."""
-INSTRUMENTS_MAX = 5_000
+INSTRUMENTS_MAX = 2_000
 """Held at most; who has more names those to watch."""
 REVISIONS_MAX = 20
 REVISED_MS = 3_000
@@ -53,7 +53,8 @@ class Board:
         self._closed: dict[tuple[str, str], dict[int, Candle]] = {}
         self._revised: dict[tuple[str, str], tuple[int, Candle]] = {}
         self._instruments: set[str] = set()
-        self.left_out = 0
+        self.is_full = False
+        """Whether there are more instruments than we hold."""
 
     def take(self, published: Iterable[tuple[str, Candle]], now_ms: int) -> None:
         """What closed or was revised, in order."""
@@ -74,7 +75,7 @@ class Board:
     def _has_room(self, key: str) -> bool:
         if key not in self._instruments:
             if len(self._instruments) >= INSTRUMENTS_MAX:
-                self.left_out += 1
+                self.is_full = True
                 return False
             self._instruments.add(key)
         return True

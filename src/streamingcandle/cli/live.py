@@ -29,6 +29,10 @@ LINES_MS = 1_000
 RATE_MS = 2_000
 """What `ticks/s` looks back on."""
 REMARKS_MAX = 100
+REMARK_MS = 15_000
+"""How long a warning stands where the keys are told."""
+DRAWING_SHARE = 4
+"""Of the time, one in so many is spent on drawing at most: the log comes first."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,21 +62,24 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 class _Remarks(logging.Handler):
     """Keeps what would be written over the table: the last is shown in it, all are told when it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__(logging.WARNING)
         self.records: deque[logging.LogRecord] = deque(maxlen=REMARKS_MAX)
+        self._clock = clock
+        self._until_ms = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
+        self._until_ms = self._clock.monotonic_ms() + REMARK_MS
 
     @property
     def last(self) -> str:
-        return self.records[-1].getMessage() if self.records else ""
+        return self.records[-1].getMessage() if self._clock.monotonic_ms() < self._until_ms else ""
 
 
 @contextmanager
-def _remarks() -> Iterator[_Remarks]:
-    root, remarks = logging.getLogger(), _Remarks()
+def _remarks(clock: Clock) -> Iterator[_Remarks]:
+    root, remarks = logging.getLogger(), _Remarks(clock)
     kept = root.handlers[:]
     if sys.stderr.isatty():
         root.handlers[:] = [remarks]
@@ -124,13 +131,13 @@ class _Table:
         elif key.isdecimal() and 0 < int(key) <= count:
             self._chosen = int(key) - 1
 
-    def view(self, page: int, remark: str) -> View:
+    def view(self, page: int, remark: str, *, has_keys: bool) -> View:
         now_ms = self._clock.monotonic_ms()
         label = self._shown.labels[self._chosen]
         rows = self.board.rows(label, self._watch.forming(self._chosen), now_ms)
         self._first = max(0, min(self._first, len(rows) - page))
         standing = self._watch.standing()
-        if self.board.left_out and not remark:
+        if self.board.is_full and not remark:
             remark = f"the first {len(rows):,} instruments; name those to watch"
         return View(
             title=self._shown.title,
@@ -144,6 +151,7 @@ class _Table:
             revisions=list(self.board.revisions),
             revised=self.board.published["revised"],
             remark=remark,
+            has_keys=has_keys,
         )
 
     def _clock_text(self, standing: Standing, rows: Sequence[Row]) -> str:
@@ -169,7 +177,7 @@ def show_table(
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     table = _Table(shown, watch, clock)
     next_ms, is_checked = 0, False
-    with _remarks() as remarks, Terminal() as terminal:
+    with _remarks(clock) as remarks, Terminal() as terminal:
         while not is_stopping() and not table.is_left:
             table.board.take(watch.turn(TURN_S), clock.monotonic_ms())
             if not is_checked and watch.is_caught_up:
@@ -179,10 +187,11 @@ def show_table(
             width, height = terminal.size()
             for key in keys:
                 table.press(key, rows_shown(height))
-            if keys or clock.monotonic_ms() >= next_ms:
-                view = table.view(rows_shown(height), remarks.last or remark())
+            now_ms = clock.monotonic_ms()
+            if keys or now_ms >= next_ms:
+                view = table.view(rows_shown(height), remarks.last or remark(), has_keys=terminal.has_keys)
                 terminal.draw(frame(view, width, height))
-                next_ms = clock.monotonic_ms() + FRAME_MS
+                next_ms = now_ms + max(FRAME_MS, DRAWING_SHARE * (clock.monotonic_ms() - now_ms))
 
 
 def tell_lines(watch: Watch, shown: Shown, clock: Clock, *, is_stopping: Callable[[], bool], is_json: bool) -> None:

@@ -21,7 +21,6 @@ FIGURES_FROM, HEADS_FROM, FOOT_FROM = 6, 7, 8
 """Lines a terminal must have for each of these, before rows have to go."""
 REVISIONS_SHOWN = ((30, 4), (14, 2), (0, 0))
 """From so many lines on, so many revisions."""
-KEYS = "q quit · 1-9 ←→ timeframe · ↑↓ rows"
 
 
 class Span(NamedTuple):
@@ -49,6 +48,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     revised: int
     remark: str
     """A warning or what the table leaves out; "" for none."""
+    has_keys: bool
 
 
 def rows_shown(height: int) -> int:
@@ -128,8 +128,9 @@ def _foot(view: View, shown: int, width: int) -> Line:
     if view.remark:
         return [Span(view.remark, "warning")]
     place = f"{view.first + 1}-{view.first + shown} of {len(view.rows)}"
-    gap = width - cell_len(KEYS) - len(place)
-    return [Span(KEYS, "dim"), Span(" " * gap), Span(place, "dim")] if gap > 1 else [Span(KEYS, "dim")]
+    keys = f"q quit · 1-{len(view.timeframes)} ←→ timeframe · ↑↓ rows" if view.has_keys else "ctrl-c quit"
+    gap = width - cell_len(keys) - len(place)
+    return [Span(keys, "dim"), Span(" " * gap), Span(place, "dim")] if gap > 1 else [Span(keys, "dim")]
 
 
 # ---- columns

@@ -35,9 +35,7 @@ FEED_MS = 50
 READ_MAX = 100_000
 
 
-@click.command(
-    "watch", epilog=examples("watch", "watch N:C:2885 M:D:458305 --timeframe 5m", "watch --json | head -n 100")
-)
+@click.command("watch", epilog=examples("watch", "watch N:C:2885 M:D:458305 --timeframe 5m", "watch N:C:2885 --json"))
 @click.argument("instruments", nargs=-1, metavar="[INSTRUMENT]...")
 @click.option("--timeframe", metavar="TIMEFRAME", show_default="the shortest", help="One of those that are run.")
 @click.option("--json", "is_json", is_flag=True, help="Changed candles as JSON lines, on a terminal too.")
