@@ -103,7 +103,7 @@ def test_states_and_revisions() -> None:
     lines = text(frame(view(board, []), 120, 30))
     assert any("↻ RELIANCE" in line and "revised 09:15" in line for line in lines)
     (told,) = [line.rstrip() for line in lines if "late tick" in line]
-    assert told == "↻ late tick  RELIANCE 1m 09:15  close 105.0 → 101.5, volume 1,000 → 1,200"
+    assert told == "↻ late tick  RELIANCE 1m 09:15  close 105.00 → 101.50, volume 1,000 → 1,200"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,15 @@ def test_states_and_revisions() -> None:
 )
 def test_a_name_never_commands_the_terminal(name: str | None, shown: str) -> None:
     assert name_of("N:C:7", candle(company_name=name)) == shown
+
+
+@pytest.mark.parametrize(
+    ("close", "shown"), [(105.0, "105.00"), (83.2575, "83.2575"), (0.000_01, "0.000010"), (246_346.5, "246346.50")]
+)
+def test_prices_have_the_decimals_they_need(close: float, shown: str) -> None:
+    board = Board()
+    lines = text(frame(view(board, [("N:U:7", candle(close=close))]), 120, 24))
+    assert any(f" {shown} " in line for line in lines), lines
 
 
 def test_what_is_held_has_a_limit() -> None:

@@ -136,6 +136,12 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, arguments: list[str], cod
         assert said[:70] in terminal.written.decode().replace("\r\n", "")
 
 
+def test_no_broker_is_exit_3(tmp_path: Path) -> None:
+    done = run(environment("t", tmp_path, "127.0.0.1:1") | {"STREAMINGCANDLE_WAIT": "1s"}, "watch")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert b"127.0.0.1:1" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("has_log", [False, True])
 def test_a_missing_topic_is_one_line_and_nothing_is_made(tmp_path: Path, *, has_log: bool) -> None:
     variables = environment("t", tmp_path, None)

@@ -16,6 +16,8 @@ from streamingcandle.ops.watch import Standing
 NAME_MIN, NAME_MAX = 8, 24
 SPARK_MIN, SPARK_MAX = 6, 40
 SPARKS = "▁▂▃▄▅▆▇█"
+DECIMALS_MIN, DECIMALS_MAX = 2, 6
+PRICES = ("open", "high", "low", "close")
 ASCII = str.maketrans("▁▂▃▄▅▆▇█▲▼●↻→←↑↓·", "..--==##^vo*><^v-")
 FIGURES_FROM, HEADS_FROM, FOOT_FROM = 6, 7, 8
 """Lines a terminal must have for each of these, before rows have to go."""
@@ -153,10 +155,7 @@ def _columns(view: View, width: int) -> list[_Column]:
         widest = max((cell_len(text) for text in texts), default=0)
         return _Column(head, max(widest, len(head)), is_right, {r.key: t for r, t in zip(rows, texts, strict=True)})
 
-    prices = {
-        name: column(name, [f"{getattr(row.candle, name):.2f}" for row in rows])
-        for name in ("open", "high", "low", "close")
-    }
+    prices = {name: column(name, [_price(row.candle, name) for row in rows]) for name in PRICES}
     name = column("instrument", [name_of(row.key, row.candle) for row in rows], is_right=False)
     name = name._replace(width=min(NAME_MAX, name.width, max(NAME_MIN, width - prices["close"].width - 3)))
     start = column("start", [_start(row.candle, seconds=seconds) for row in rows], is_right=False)
@@ -215,6 +214,12 @@ def _row_line(row: Row, columns: Sequence[_Column]) -> Line:
     return line[:-1]
 
 
+def _price(candle: Candle, name: str) -> str:
+    """With as many decimals as the candle's prices need: paise, or the fourth place of a currency."""
+    needed = [len(f"{getattr(candle, each):.{DECIMALS_MAX}f}".rstrip("0").partition(".")[2]) for each in PRICES]
+    return f"{getattr(candle, name):.{max(DECIMALS_MIN, *needed)}f}"
+
+
 def _start(candle: Candle, *, seconds: bool) -> str:
     text = candle.human_readable_start_time
     return text[5:10] if candle.timeframe.endswith("d") else text[11:19] if seconds else text[11:16]
@@ -230,9 +235,7 @@ def _revision_line(revision: Revision) -> Line:
     line = [Span("↻ late tick  ", "revised"), Span(f"{name_of(now.scrip_code, now)} {window}", "bold")]
     if before is None:
         return line
-    changes = [
-        f"{name} {getattr(before, name):,} → {getattr(now, name):,}"
-        for name in ("open", "high", "low", "close", "volume")
-        if getattr(before, name) != getattr(now, name)
-    ]
+    shown = [(name, _price(before, name), _price(now, name)) for name in PRICES]
+    shown.append(("volume", f"{before.volume:,}", f"{now.volume:,}"))
+    changes = [f"{name} {old} → {new}" for name, old, new in shown if old != new]
     return [*line, Span("  " + ", ".join(changes))]

@@ -38,7 +38,12 @@ READ_MAX = 100_000
 @click.command("watch", epilog=examples("watch", "watch N:C:2885 M:D:458305 --timeframe 5m", "watch N:C:2885 --json"))
 @click.argument("instruments", nargs=-1, metavar="[INSTRUMENT]...")
 @click.option("--timeframe", metavar="TIMEFRAME", show_default="the shortest", help="One of those that are run.")
-@click.option("--json", "is_json", is_flag=True, help="Changed candles as JSON lines, on a terminal too.")
+@click.option(
+    "--json",
+    "is_json",
+    is_flag=True,
+    help="JSON lines, on a terminal too: a candle's fields, its instrument and state.",
+)
 @click.pass_obj
 def watch_command(world: World, instruments: Sequence[str], timeframe: str | None, *, is_json: bool) -> None:
     """Candles as they form, live: of all instruments, or of each INSTRUMENT like N:C:2885.
@@ -54,6 +59,7 @@ def watch_command(world: World, instruments: Sequence[str], timeframe: str | Non
     is_stopping = stop_on_signals()
     log = world.open_tail(is_stopping)
     try:
+        log.partitions()  # waits for a broker as `run` does, and tells of a missing topic first
         watch = Watch(log, world.clock, shown.rules, world.settings.path(), world.found_snapshots(), named)
         if terminal.is_usable() and not is_json:
             live.show_table(watch, shown, world.clock, is_stopping=is_stopping)

@@ -55,8 +55,8 @@ class Watch:
         self._clock = clock
         self._log = log
         self._goal = dict(log.ends(log.partitions()))
-        # Offsets of another program and split instruments are the service's to refuse: looking does no harm.
-        looking = msgspec.structs.replace(settings, is_adopting=True, is_split_accepted=True)
+        # Another program's offsets, split instruments, gone ticks are the service's to refuse: looking does no harm.
+        looking = msgspec.structs.replace(settings, is_adopting=True, is_split_accepted=True, is_stopped_by_gone=False)
         self._path = Path(log, clock, rules, looking, snapshots)
         self._is_away = False
 
