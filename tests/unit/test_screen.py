@@ -114,7 +114,7 @@ def test_a_name_never_commands_the_terminal(name: str | None, shown: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("close", "shown"), [(105.0, "105.00"), (83.2575, "83.2575"), (0.000_01, "0.000010"), (246_346.5, "246346.50")]
+    ("close", "shown"), [(105.0, "105.00"), (83.2575, "83.2575"), (0.000_01, "0.00001"), (246_346.5, "246346.50")]
 )
 def test_prices_have_the_decimals_they_need(close: float, shown: str) -> None:
     board = Board()

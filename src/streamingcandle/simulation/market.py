@@ -30,10 +30,11 @@ _METALS = (
 """Names and prices near which they begin."""
 _KINDS = (("N", "C", _CASH), ("N", "D", _FUTURES), ("N", "C", _CASH), ("M", "D", _METALS))
 
-HELD_ODDS = 0.001
+HELD_ODDS = 0.005
+"""One in eight of them changes a closed candle: totals are cumulative, and most prices are between others."""
 HELD_MS = (20_000, 90_000)
-LOST_SIGHT_ODDS = 0.0001
-LOST_SIGHT_MS = 45 * 60_000
+LOST_SIGHT_ODDS = 0.0003
+LOST_SIGHT_MS = 41 * 60_000
 """Later than any timeframe takes a tick."""
 BROKEN_ODDS = 0.0002
 QUOTE_ODDS = 0.01
