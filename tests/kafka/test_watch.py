@@ -48,7 +48,7 @@ def test_after_a_snapshot_in_mid_window_beside_a_running_group(
             await_that(lambda: bool(watch.latest("forming")), "the first forming candle")
             deployment.feed(TICKS[HALF:])
             watch.await_equal("forming", _forming(deployment, "30m"))
-            assert "restored" in watch.log, watch.log
+            assert ") restored" in watch.log, watch.log
             deployment.await_committed()
             assert (_group(deployment), _groups(deployment)) == (before, groups)
             assert watch.stop() == 0
