@@ -9,7 +9,7 @@ import pytest
 from broker import Broker, BrokerError
 from proxy import Proxied, Proxy
 
-pytest.register_assert_rewrite("disturbance", "program")
+pytest.register_assert_rewrite("disturbance", "program", "terminal", "watching")
 
 TEST_NAME_LENGTH_MAX = 100  # a topic's name has at most 249 characters, and the test adds its own ending
 

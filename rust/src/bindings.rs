@@ -154,6 +154,21 @@ impl Book {
         Ok((closing.frontiers_ms, candles))
     }
 
+    #[pyo3(signature = (*, timeframe, instruments))]
+    fn open_windows<'py>(
+        &self,
+        py: Python<'py>,
+        timeframe: usize,
+        instruments: Option<Vec<(String, String, i64)>>,
+    ) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+        if timeframe >= self.0.rules.timeframes.len() {
+            return Err(PyValueError::new_err(format!("no timeframe {timeframe}")));
+        }
+        let book = &self.0;
+        let found = py.detach(|| book.open_windows(timeframe, instruments.as_deref()));
+        Ok(found.into_iter().map(|(key, value)| (PyBytes::new(py, &key), PyBytes::new(py, &value))).collect())
+    }
+
     fn count_due(&self, due_ms: Vec<i64>) -> usize {
         self.0.count_due(&due_ms)
     }

@@ -345,8 +345,7 @@ impl Book {
     /// Greatest event time of this instrument's ticks.
     #[must_use]
     pub fn seen_ms(&self, exchange: &str, segment: &str, token: i64) -> Option<i64> {
-        let venue = self.venues.list.iter().position(|v| v.exchange == exchange && v.segment == segment)?;
-        let slot = self.index.get(&(u32::try_from(venue).ok()?, token))?;
+        let slot = self.index.get(&(self.venues.find(exchange, segment)?, token))?;
         self.slots.get(*slot as usize)?.as_ref().map(|instrument| instrument.seen_ms)
     }
 

@@ -1,5 +1,7 @@
 //! What a commit publishes (semantics §4 and §6). Reads the book, changes nothing.
 
+use std::collections::HashSet;
+
 use crate::book::Book;
 use crate::encode::{Publication, key, value};
 use crate::fold::Instrument;
@@ -67,6 +69,24 @@ impl Book {
         }
         found.sort_by_key(|(_, window)| (window.end_ms, window.source_offset));
         found.into_iter().filter_map(|(instrument, window)| self.candle(frame, instrument, window)).collect()
+    }
+
+    /// The windows of a timeframe that end above C, as a commit would publish them now: the older end first. With
+    /// `wanted` only those of the instruments so named: exchange, segment, token.
+    #[must_use]
+    pub fn open_windows(&self, frame: usize, wanted: Option<&[(String, String, i64)]>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let Some(open) = self.open.get(frame) else { return Vec::new() };
+        let wanted: Option<HashSet<(u32, i64)>> = wanted.map(|names| {
+            let places = names.iter().map(|(exchange, segment, token)| (self.venues.find(exchange, segment), token));
+            places.filter_map(|(venue, token)| Some((venue?, *token))).collect()
+        });
+        let windows = open.iter().flat_map(|(end_ms, slots)| {
+            slots.iter().filter_map(|slot| self.window(*slot, frame, |w| w.end_ms.cmp(end_ms)))
+        });
+        windows
+            .filter(|(i, _)| wanted.as_ref().is_none_or(|named| named.contains(&(i.venue, i.token))))
+            .filter_map(|(instrument, window)| self.candle(frame, instrument, window))
+            .collect()
     }
 
     fn window(

@@ -65,6 +65,11 @@ impl Venues {
         self.list.get(index as usize)
     }
 
+    /// The index of this pair, if it was met.
+    pub fn find(&self, exchange: &str, segment: &str) -> Option<u32> {
+        self.by_name.get(&format!("{exchange}:{segment}")).copied()
+    }
+
     /// The index of this pair, new ones added. Neither part holds a colon, so the joined name is unique.
     pub fn index(&mut self, rules: &Rules, exchange: &str, segment: &str) -> u32 {
         if let Some(venue) = self.get(self.last)

@@ -148,6 +148,13 @@ class Log(Reader, Publisher, Protocol):
     """Where ticks come from and candles go."""
 
 
+class Tail(Log, Protocol):
+    """A log for one who only looks: of the group's it reads offsets, in the world it changes nothing."""
+
+    shown: list[Transaction]
+    """What was committed to it, published nowhere; whoever looks empties it."""
+
+
 class Snapshots(Protocol):
     """Where snapshots are kept. Shortcuts: losing any of them costs time and never values."""
 

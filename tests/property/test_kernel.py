@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,51 @@ def test_published_windows_stay_published(case: tuple[Rules, list[Record]], comm
     assert {k: msgspec.structs.replace(c, **same) for k, c in published.items()} == {
         k: msgspec.structs.replace(c, **same) for k, c in wanted.candles().items()
     }
+
+
+@SLOW
+@given(case=cases(), cut=st.integers(0, 1_000), grace_ms=st.integers(0, 900_000))
+def test_open_windows_are_the_references_above_the_frontier(
+    case: tuple[Rules, list[Record]], cut: int, grace_ms: int
+) -> None:
+    """After a commit anywhere: what is open is whole, of all instruments or of some, and looking changes nothing."""
+    rules, records = case
+    book, reference = new_book(rules, partition=0), Reference(rules)
+    early, later = _pieces(records, [cut])
+    _fold(book, early)
+    due_ms = [max(0, (book.event_ms() or 0) - grace_ms)] * len(rules.timeframes)
+    book.committed(frontiers_ms=due_ms, offsets=[book.position() or 0] * len(due_ms), flushed=[0] * len(due_ms))
+    _fold(book, later)
+    for record in records:
+        reference.fold(record)
+    before = book.dump(b"")
+    candles = reference.candles()
+    keys = sorted({key for key, _, _ in candles})
+    for wanted in (None, keys[::2], []):
+        named = None if wanted is None else [_named(key) for key in wanted]
+        for place, timeframe in enumerate(rules.timeframes):
+            found = book.open_windows(timeframe=place, instruments=named)
+            ends_ms = [decode_candle(value).window_end_millis for _, value in found]
+            assert ends_ms == sorted(ends_ms)
+            plain = {
+                (key.decode(), candle.window_start_millis): msgspec.structs.replace(candle, revised=False)
+                for key, candle in ((key, decode_candle(value)) for key, value in found)
+            }
+            assert plain == {
+                (key, start_ms): candle
+                for (key, label, start_ms), candle in candles.items()
+                if label == timeframe.label
+                and candle.window_end_millis > due_ms[place]
+                and (wanted is None or key in wanted)
+            }
+    assert book.dump(b"") == before
+    with pytest.raises(ValueError, match="no timeframe"):
+        book.open_windows(timeframe=len(rules.timeframes), instruments=None)
+
+
+def _named(key: str) -> tuple[str, str, int]:
+    exchange, segment, token = key.split(":")
+    return exchange, segment, int(token)
 
 
 @SLOW

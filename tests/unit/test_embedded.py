@@ -18,7 +18,8 @@ import pytest
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded import store as store_module
-from streamingcandle.embedded.log import POLL_RECORDS_MAX, EmbeddedLog
+from streamingcandle.embedded.log import EmbeddedLog
+from streamingcandle.embedded.reader import POLL_RECORDS_MAX
 from streamingcandle.embedded.store import APPEND_RECORDS_MAX, EmbeddedStore, NewRecord
 from streamingcandle.errors import OutsideError, OwnedError
 from streamingcandle.interfaces import Committed, Letter, NotCommittedError, Transaction

@@ -68,6 +68,15 @@ class Book:
         `candles_max` would be due), and per timeframe the `(key, value)` records, a window's older first.
         """
 
+    def open_windows(
+        self, *, timeframe: int, instruments: Sequence[tuple[str, str, int]] | None
+    ) -> list[tuple[bytes, bytes]]:
+        """Windows that end above the frontier, as they stand: `(key, value)` as `close` gives them, older end first.
+
+        `timeframe` by its place in the rules (ValueError: no such place); of these instruments (exchange, segment,
+        token), or None for all. Changes nothing in the book; revisions of windows that are out are `close`'s.
+        """
+
     def count_due(self, due_ms: Sequence[int]) -> int:
         """How many windows `close` would find due at these C', revisions not counted."""
 

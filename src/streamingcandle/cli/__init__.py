@@ -7,7 +7,7 @@ import sys
 import click
 
 from streamingcandle import __version__
-from streamingcandle.cli import candles, feed, operate, show, state
+from streamingcandle.cli import candles, feed, operate, show, state, watch
 from streamingcandle.cli.world import World, examples
 from streamingcandle.errors import StreamingCandleError
 
@@ -43,7 +43,7 @@ def cli(context: click.Context, config: str | None, profile: str | None, *, debu
     context.obj = World({"config": config, "profile": profile}, is_debug=debug)
 
 
-for command in (*operate.COMMANDS, *feed.COMMANDS, *candles.COMMANDS, *state.COMMANDS, *show.COMMANDS):
+for command in (*operate.COMMANDS, *watch.COMMANDS, *feed.COMMANDS, *candles.COMMANDS, *state.COMMANDS, *show.COMMANDS):
     cli.add_command(command)
 
 

@@ -11,13 +11,10 @@ from typing import TextIO
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.instrument import parse_instrument
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.cli.world import World, examples
 from streamingcandle.errors import OutsideError, SettingsError
 from streamingcandle.kafka.feed import read_key
@@ -84,14 +81,9 @@ def candles_command(
         raise SettingsError("--format parquet: is no text for stdout; give --output FILE")
     render = _parquet(world) if form == "parquet" else None
     key = str(parse_instrument(instrument)).encode()
-    wanted = parse_timeframe(timeframe).label
-    labels = [t.label for t in world.settings.timeframes]
-    if wanted not in labels:
-        raise SettingsError(
-            f"timeframe {wanted}: not among those run, {', '.join(labels)}; set STREAMINGCANDLE_TIMEFRAMES"
-        )
+    place = world.timeframe(timeframe)
     from_ms, to_ms = _time_ms("--from", from_text), _time_ms("--to", to_text)
-    topic = world.settings.topics().candles[labels.index(wanted)]
+    topic = world.settings.topics().candles[place]
     latest: dict[int, Candle] = {}
     for value in _values(world, topic, key):
         candle = decode_candle(value)
@@ -154,6 +146,9 @@ def _write(candles: list[Candle], form: str, out: TextIO) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
+    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than the rest of the program
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table()
     for column in ("start", "end", "open", "high", "low", "close", "volume", "ticks", "complete", "revised"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -18,7 +18,7 @@ from streamingcandle.candles.book import judge
 from streamingcandle.cli.progress import progress
 from streamingcandle.cli.world import World, examples, stop_on_signals
 from streamingcandle.errors import CheckError, OutsideError
-from streamingcandle.simulation.market import Market, session_open_ms, ticks
+from streamingcandle.simulation.market import Market, first_session, ticks
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -193,7 +193,7 @@ def simulate_command(
             day = (date.fromisoformat(date_text) - date(1970, 1, 1)).days
         except ValueError:
             raise click.BadParameter("not a date like 2026-01-02", param_hint="--date") from None
-        start_ms = session_open_ms(world.settings.rules().calendar, day)
+        start_ms, _ = first_session(world.settings.rules().calendar, day)
     is_stopping = stop_on_signals()
     sink = world.open_sink()
     market = Market(instruments, seed=seed)

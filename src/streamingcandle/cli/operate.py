@@ -1,30 +1,19 @@
-"""`run`, `topics`, `demo`."""
+"""`run` and `topics`."""
 
 import logging
-import tempfile
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import click
-import msgspec
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from streamingcandle import pipeline
-from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.cli.workers import run_as_worker, run_workers
 from streamingcandle.cli.world import World, examples, stop_on_signals
-from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
-from streamingcandle.errors import MissingTopicError, OutsideError
+from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import Log
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
 from streamingcandle.partition import PathSettings
-from streamingcandle.simulation.market import Market, day_number, session_open_ms, ticks
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +22,6 @@ HOLD_MS = 1_000
 """How often the place among the processes of this host is seen to."""
 GIVE_BACK_MS = 60_000
 """How often memory that is free goes back to the system."""
-DEMO_INSTRUMENTS = 40
-DEMO_DAY_MS = 1_767_312_000_000
-"""2026-01-02, a Friday on which NSE and MCX traded."""
-DEMO_SPEED = 120
-"""Market seconds a second."""
-DEMO_RATE = 20.0
-"""Ticks a market second."""
 
 
 @click.command("run", epilog=examples("run", "run --until-end --flush", "run --workers 4"))
@@ -180,106 +162,4 @@ def describe_command(world: World) -> None:
         click.get_current_context().exit(1)
 
 
-class _Board:
-    """The latest candle of each instrument in one timeframe, and counts of all."""
-
-    def __init__(self, topics: tuple[str, ...]) -> None:
-        self.topics = topics
-        self.latest: dict[str, Candle] = {}
-        self.counts: Counter[str] = Counter()
-        self._positions = dict.fromkeys(topics, 0)
-
-    def read(self, store: EmbeddedStore) -> None:
-        for topic in self.topics:
-            if topic not in dict(store.topics()):
-                continue
-            for record in store.read(topic, 0, self._positions[topic], 100_000):
-                self._positions[topic] = record.offset + 1
-                candle = decode_candle(record.value or b"")
-                self.counts[candle.timeframe] += 1
-                self.counts["revised"] += candle.revised
-                if topic == self.topics[0]:
-                    self.latest[candle.company_name or candle.scrip_code] = candle
-
-    def table(self, rows_max: int) -> Table:
-        summary = ", ".join(f"{count} {name}" for name, count in self.counts.items())
-        table = Table(title="1m candles of a simulated day", caption=f"candles so far: {summary or 'none yet'}")
-        for column in ("instrument", "window", "open", "high", "low", "close", "volume"):
-            table.add_column(column, justify="left" if column in ("instrument", "window") else "right", no_wrap=True)
-        for name, candle in sorted(self.latest.items())[: max(1, rows_max)]:
-            colour = "green" if candle.close >= candle.open else "red"
-            prices = [f"{price:.2f}" for price in (candle.open, candle.high, candle.low, candle.close)]
-            window = candle.human_readable_start_time[11:16]
-            table.add_row(name, window, *prices, str(candle.volume), style=colour)
-        return table
-
-
-@click.command("demo", epilog=examples("demo", "demo --seconds 60"))
-@click.option("--seconds", type=click.FloatRange(1, 3_600), default=20.0, show_default=True, help="How long.")
-@click.pass_obj
-def demo_command(world: World, seconds: float) -> None:
-    """A simulated market to candles, live on screen.
-
-    A past day, played fast, in a log of its own: nothing to configure, nothing left behind.
-    """
-    world.settings.rules()
-    is_stopping = stop_on_signals()
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="streamingcandle-demo-") as folder:
-        path = Path(folder) / "log.sqlite3"
-        over = threading.Event()
-        failures: list[BaseException] = []
-        board = _Board(world.settings.topics().candles)
-        store = EmbeddedStore(path)
-        store.ensure_topic(world.settings.text("tick_topic"), 1)
-
-        def aggregate() -> None:
-            try:
-                log = EmbeddedLog(
-                    EmbeddedStore(path), group="demo", topic=world.settings.text("tick_topic"), clock=world.clock
-                )
-                settings = msgspec.structs.replace(world.settings.path(), commit_interval_ms=250)
-                pipeline.run(log, world.clock, world.settings.rules(), settings, over.is_set)
-                log.close()
-            except BaseException as error:  # noqa: BLE001 - told by the thread that waits for it
-                failures.append(error)
-
-        worker = threading.Thread(target=aggregate, name="candles")
-        worker.start()
-        try:
-            with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
-                for _ in _play(world, store, seconds):
-                    board.read(store)
-                    if console.is_terminal:
-                        live.update(board.table(console.height - 8), refresh=True)
-                    if is_stopping() or failures:
-                        break
-        finally:
-            over.set()
-            worker.join()
-        board.read(store)
-        store.close()
-    if failures:
-        raise OutsideError(f"demo: {failures[0]}") from failures[0]
-    console.print(board.table(DEMO_INSTRUMENTS))
-
-
-def _play(world: World, store: EmbeddedStore, seconds: float) -> Iterator[None]:
-    """Append ticks as market time passes, yielding about ten times a second."""
-    calendar = world.settings.rules().calendar
-    start_ms = session_open_ms(calendar, day_number(DEMO_DAY_MS))
-    feed = ticks(Market(DEMO_INSTRUMENTS, seed=1), start_ms=start_ms, rate_per_s=DEMO_RATE)
-    began_ms = world.clock.monotonic_ms()
-    while (passed_ms := world.clock.monotonic_ms() - began_ms) < seconds * 1_000:
-        now_ms = start_ms + passed_ms * DEMO_SPEED
-        batch = []
-        for tick in feed:
-            batch.append((tick.key, tick.value, tick.at_ms, ()))
-            if tick.at_ms >= now_ms:
-                break
-        store.append(world.settings.text("tick_topic"), batch)
-        yield
-        world.clock.sleep_ms(100)
-
-
-COMMANDS = (run_command, topics_group, demo_command)
+COMMANDS = (run_command, topics_group)

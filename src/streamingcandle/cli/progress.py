@@ -4,10 +4,12 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from streamingcandle.interfaces import Clock
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,8 @@ Tell = Callable[[int, int | None], None]
 @contextmanager
 def progress(clock: Clock, total: int | None) -> Iterator[Tell]:
     """Show progress towards `total`, in any unit; None where the end is not known. The bar goes at the end."""
+    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than the rest of the program
+
     console = Console(stderr=True)
     # rich takes more than a terminal for one (FORCE_COLOR), and some terminals for none (TERM=dumb).
     show = _bar if sys.stderr.isatty() and console.is_interactive else _lines
@@ -34,7 +38,7 @@ def progress(clock: Clock, total: int | None) -> Iterator[Tell]:
 
 
 @contextmanager
-def _bar(console: Console, _clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
+def _bar(console: "Console", _clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -44,7 +48,7 @@ def _bar(console: Console, _clock: Clock, total: int | None, figures: Callable[[
 
 
 @contextmanager
-def _lines(_console: Console, clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
+def _lines(_console: "Console", clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
     told_ms = clock.monotonic_ms()
 
     def tell(count: int, done: int | None) -> None:

@@ -12,16 +12,21 @@ from typing import Protocol
 
 import click
 
+from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
-from streamingcandle.interfaces import Log, Snapshots
+from streamingcandle.embedded.tail import EmbeddedTail
+from streamingcandle.errors import MissingTopicError, SettingsError
+from streamingcandle.interfaces import Log, Snapshots, Tail
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.feed import TickProducer
 from streamingcandle.kafka.log import KafkaLog
 from streamingcandle.kafka.snapshots import KafkaSnapshots
+from streamingcandle.kafka.tail import KafkaTail
+from streamingcandle.kafka.topics import partition_counts
 from streamingcandle.settings import Settings, load_settings
-from streamingcandle.state.directory import Instance, claim
+from streamingcandle.state.directory import Instance, claim, instances
 from streamingcandle.state.files import FileSnapshots
 
 
@@ -95,6 +100,40 @@ class World:
             topic = f"{self.settings.text('application_id')}-snapshots"
             stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=len(log.partitions())))
         return stores
+
+    def open_tail(self, is_stopping: Callable[[], bool]) -> Tail:
+        """The log to look at from beside the group. MissingTopicError where there is none."""
+        if self.settings.bootstrap_servers is not None:
+            return KafkaTail(self.kafka(), self.clock, is_stopping)
+        topic = self.settings.text("tick_topic")
+        if not self.store_path.exists():
+            raise MissingTopicError(
+                f"topic {topic}: no embedded log at {self.store_path}; fill it with `streamingcandle simulate`, "
+                "or set STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS"
+            )
+        store = EmbeddedStore(self.store_path)
+        return EmbeddedTail(store, group=self.settings.text("application_id"), topic=topic, clock=self.clock)
+
+    def found_snapshots(self) -> list[Snapshots]:
+        """Every place where instances of this application left states, whoever runs them: to be read only."""
+        application_id = self.settings.text("application_id")
+        folders = instances(Path(self.settings.text("state_dir")))
+        stores: list[Snapshots] = [FileSnapshots(path) for path in folders if path.parent.name == application_id]
+        topic = f"{application_id}-snapshots"
+        # The store would make a topic that is missing.
+        if self.settings.bootstrap_servers is not None and (count := partition_counts(self.kafka()).get(topic)):
+            stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=count))
+        return stores
+
+    def timeframe(self, text: str) -> int:
+        """The place of this timeframe among those that are run. SettingsError names them."""
+        wanted = parse_timeframe(text).label
+        labels = [timeframe.label for timeframe in self.settings.timeframes]
+        if wanted not in labels:
+            raise SettingsError(
+                f"timeframe {wanted}: not among those run, {', '.join(labels)}; set STREAMINGCANDLE_TIMEFRAMES"
+            )
+        return labels.index(wanted)
 
     def open_log(self, instance: int | None, is_stopping: Callable[[], bool]) -> tuple[Log, Instance]:
         """The log to run on, and the instance claimed for it: keep both as long as it runs."""

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.errors import OutsideError
+from streamingcandle.errors import MissingTopicError, OutsideError
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS topics (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL, id TEXT NOT NULL)",
@@ -164,11 +164,11 @@ class EmbeddedStore:
         return self.topic(name)[0]
 
     def topic(self, name: str) -> tuple[int, str]:
-        """Partitions and id. OutsideError where it is missing."""
+        """Partitions and id. MissingTopicError where it is missing."""
         rows = self._rows("SELECT partitions, id FROM topics WHERE name = ?", name)
         if not rows:
             message = f"topic {name} in {self.path}: missing; make it with `streamingcandle topics ensure`"
-            raise OutsideError(message)
+            raise MissingTopicError(message)
         partitions, topic_id = rows[0]
         return partitions, topic_id
 

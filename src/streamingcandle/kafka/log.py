@@ -6,78 +6,37 @@ folded under a former assignment must never be published, and so a revoked parti
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from confluent_kafka import (
-    OFFSET_INVALID,
-    Consumer,
-    ConsumerGroupState,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicCollection,
-    TopicPartition,
-)
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, Message, TopicPartition
 
-from streamingcandle.errors import MissingTopicError, OutsideError, OwnedError
-from streamingcandle.interfaces import (
-    BrokerAwayError,
-    Clock,
-    Committed,
-    InDoubtError,
-    Listener,
-    Origin,
-    Records,
-    Transaction,
-)
-from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers
-from streamingcandle.kafka.client import (
-    KafkaSettings,
-    consumer_properties,
-    new_client,
-    reader_properties,
-)
+from streamingcandle.errors import OwnedError
+from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Listener, Records, Transaction
+from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S
+from streamingcandle.kafka.client import KafkaSettings, consumer_properties
+from streamingcandle.kafka.reader import KafkaReader, is_fatal
 from streamingcandle.kafka.transactions import Transactions
 
 logger = logging.getLogger(__name__)
 
-POLL_RECORDS_MAX = 10_000
-"""Records of one poll: about 10 ms of folding, so a stop and a due window never wait for long."""
 REJOIN_SUFFIX = "-rejoin"
 
 
-class KafkaLog:
+class KafkaLog(KafkaReader):
     """A member of the group; joins at the first poll."""
 
     def __init__(self, settings: KafkaSettings, clock: Clock, is_stopping: Callable[[], bool] = lambda: False) -> None:
         """Connects in the background; nothing is asked yet. Once `is_stopping`, no wait goes on for long."""
-        self._settings = settings
-        self._brokers = Brokers(settings, clock, is_stopping)
-        self._consumer = self._new_consumer()
+        super().__init__(settings, clock, is_stopping, consumer_properties(settings))
         self._transactions = Transactions(settings, clock, self._brokers)
-        # Not the member: what that asks the coordinator waits behind its own request to join, which the broker answers
-        # when the last member has come, or a silent one's session is over. Nor an admin client: told that the
-        # coordinator is another one now, it ends the process (docs/decisions/0005).
-        self._asker: Consumer | None = None
-        self._listener: Listener | None = None
-        self._topic_id: str | None = None
-        self._partitions: list[int] | None = None
         self._untaken: set[int] = set()
         """Ours by the group's word, and not taken over yet."""
-        self._gone: dict[int, tuple[int, str]] = {}
-        """Where records that we were to read are no longer there, and what the client says of it."""
         self._is_subscribed = self._is_fenced = False
         self._is_shared_out = self._is_closing = False
         self._forgiven_losses = 0
         self.has_share = False
         """Whether the group has told us our partitions, be it none. (KIP-848 brokers do not tell of none.)"""
-
-    def _new_consumer(self) -> Consumer:
-        return new_client(Consumer, self._settings, self._brokers.watched(consumer_properties(self._settings)))
 
     # ---- reading ----
 
@@ -119,42 +78,8 @@ class KafkaLog:
         self._consumer = self._new_consumer()
         self._is_subscribed = self._is_fenced = self._is_shared_out = False
 
-    def _read(self, timeout_s: float) -> list[Records]:
-        first = self._consumer.poll(timeout_s)
-        if first is None:
-            return []
-        messages = [first, *self._consumer.consume(POLL_RECORDS_MAX - 1, 0)]
-        return [
-            records
-            for number, run in groupby(messages, Message.partition)
-            for records in self._records(number, list(run))
-        ]
-
     def _subscribe(self, topics: list[str]) -> None:
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
-
-    def _records(self, number: int | None, messages: list[Message]) -> list[Records]:
-        """The records of one partition's run; marks of its end become positions."""
-        marks = [message for message in messages if message.error() is not None]
-        position = 0
-        for message in marks:
-            position = max(position, self._position_of(message))
-        if marks:
-            messages = [message for message in messages if message.error() is None]
-        if number is None or number < 0 or not (messages or position):
-            return []
-        offsets = [message.offset() or 0 for message in messages]
-        return [
-            Records(
-                partition=number,
-                values=[message.value() for message in messages],
-                timestamps_ms=[message.timestamp()[1] for message in messages],
-                offsets=offsets,
-                next_offset=max(position, offsets[-1] + 1 if offsets else 0),
-                keyless=self._keyless(messages),
-                origin=_origins(messages),
-            )
-        ]
 
     def _see_shared_out(self) -> None:
         """See that every partition is somebody's.
@@ -185,57 +110,19 @@ class KafkaLog:
             logger.info("%s: partitions %s are nobody's: rejoining", topic, nobodys)
             self._subscribe([topic, f"{topic}{REJOIN_SUFFIX}"])
 
-    def _keyless(self, messages: list[Message]) -> list[int]:
-        """Where all is in one partition a key says nothing."""
-        if self._partitions is not None and len(self._partitions) == 1:
-            return []
-        return [index for index, message in enumerate(messages) if message.key() is None]
-
     def _position_of(self, message: Message) -> int:
-        """The position an end-of-partition mark tells; anything else is the world's failure."""
+        """As of every reader; beside that a member may be told that another took its place."""
         error = message.error()
         assert error is not None
-        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
-            return message.offset() or 0
         # A fenced static member is told so in words only.
-        is_fatal = error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
         if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED) or (  # noqa: SLF001
-            is_fatal and "fenced" in error.str().lower()
+            is_fatal(error) and "fenced" in error.str().lower()
         ):
             if not self._brokers.is_shaken or self._brokers.losses == self._forgiven_losses:
                 raise self._owned(error)
             self._is_fenced = True
             return 0
-        if is_fatal:
-            message_text = f"{self._settings.tick_topic}: the consumer failed for good: {error.str()}; start again"
-            raise OutsideError(message_text)
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            self._gone[message.partition() or 0] = (message.offset() or 0, error.str())
-            return 0
-        if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            message_text = (
-                f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
-            )
-            raise OutsideError(message_text)
-        if message.topic() != f"{self._settings.tick_topic}{REJOIN_SUFFIX}":
-            logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
-        return 0
-
-    def _skip_gone(self) -> None:
-        """Go on at the first offset there is; where the log ends before ours it was cut, and a restart sorts it out."""
-        assert self._listener is not None
-        topic = self._settings.tick_topic
-        for number, (offset, reason) in list(self._gone.items()):
-            begin = self.begins([number])[number]
-            if begin <= offset:
-                message = (
-                    f"{topic}[{number}]@{offset}: no such offset: {reason}; start again to go on from what is there"
-                )
-                raise OutsideError(message)
-            self._listener.gone(number, begin)
-            self._consumer.incremental_unassign([TopicPartition(topic, number)])
-            self._consumer.incremental_assign([TopicPartition(topic, number, begin)])
-            del self._gone[number]
+        return super()._position_of(message)
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         if self._is_closing:
@@ -279,88 +166,6 @@ class KafkaLog:
             self._listener.revoked([partition.partition for partition in taken])
         consumer.incremental_unassign(taken)
 
-    def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
-        """See `interfaces.Reader`; high watermarks, since ticks of open transactions are still to come."""
-        return self._list_offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-
-    def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
-        """See `interfaces.Reader`."""
-        return self._list_offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-
-    def _list_offsets(self, partitions: Iterable[int], spec: OffsetSpec) -> Mapping[int, int]:
-        topic = self._settings.tick_topic
-        wanted = {TopicPartition(topic, number): spec for number in partitions}
-        if not wanted:
-            return {}
-
-        def ask() -> Mapping[int, int]:
-            answers = self._brokers.admin.list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_TIMEOUT_S
-            )
-            return {
-                partition.partition: answer.result(ANSWER_TIMEOUT_S).offset for partition, answer in answers.items()
-            }
-
-        return self._brokers.ask(f"offsets of {topic}", ask)
-
-    def offset_at(self, partition: int, timestamp_ms: int) -> int:
-        """See `interfaces.Reader`."""
-        wanted = [TopicPartition(self._settings.tick_topic, partition, max(0, timestamp_ms))]
-        found = self._brokers.ask(
-            f"offset of a time in {self._settings.tick_topic}[{partition}]",
-            lambda: self._consumer.offsets_for_times(wanted, timeout=CALL_TIMEOUT_S),
-        )[0]
-        return found.offset if found.offset >= 0 else self.ends([partition])[partition]
-
-    def record_at(self, partition: int, offset: int) -> Origin | None:
-        """See `interfaces.Reader`."""
-        topic = self._settings.tick_topic
-        reader = new_client(Consumer, self._settings, self._brokers.watched(reader_properties(self._settings)))
-
-        def ask() -> Message:
-            message = reader.poll(CALL_TIMEOUT_S)
-            error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()  # noqa: SLF001
-            if message is None or (error is not None and error.code() in PASSING):
-                raise KafkaException(error)
-            return message
-
-        try:
-            reader.assign([TopicPartition(topic, partition, offset)])
-            message = self._brokers.ask(f"record {topic}[{partition}]@{offset}", ask)
-        finally:
-            reader.close()
-        if message.error() is not None or message.offset() != offset:
-            return None
-        return _origins([message])(0)
-
-    def partitions(self) -> Sequence[int]:
-        """See `interfaces.Reader`; OutsideError where the topic is missing."""
-        if self._partitions is None:
-            name = self._settings.tick_topic
-            metadata = self._brokers.ask(
-                "topics", lambda: self._brokers.admin.list_topics(name, timeout=CALL_TIMEOUT_S)
-            )
-            topic = metadata.topics[name]
-            if topic.error is not None or not topic.partitions:
-                message = (
-                    f"topic {name}: {topic.error or 'no partitions'}; make it with `streamingcandle topics ensure`"
-                )
-                raise MissingTopicError(message)
-            self._partitions = sorted(topic.partitions)
-        return self._partitions
-
-    def topic_id(self) -> str:
-        """See `interfaces.Publisher`."""
-        if self._topic_id is None:
-            name = self._settings.tick_topic
-
-            def ask() -> str:
-                answers = self._brokers.admin.describe_topics(TopicCollection([name]), request_timeout=CALL_TIMEOUT_S)
-                return str(answers[name].result(ANSWER_TIMEOUT_S).topic_id)
-
-            self._topic_id = self._brokers.ask(f"topic {name}", ask)
-        return self._topic_id
-
     # ---- publishing ----
 
     def commit(self, transaction: Transaction) -> None:
@@ -379,32 +184,11 @@ class KafkaLog:
         self._transactions.open()
         self._consumer.resume(self._consumer.assignment())
 
-    def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
-        """See `interfaces.Publisher`."""
-        wanted = [TopicPartition(self._settings.tick_topic, number) for number in partitions]
-        if not wanted:
-            return {}
-        group = self._settings.group
-
-        def ask() -> list[TopicPartition]:
-            if self._asker is None:
-                self._asker = new_client(Consumer, self._settings, reader_properties(self._settings, group=group))
-            return self._asker.committed(wanted, timeout=CALL_TIMEOUT_S)
-
-        found = self._brokers.ask(f"committed offsets of group {group}", ask)
-        return {
-            partition.partition: None
-            if partition.offset == OFFSET_INVALID
-            else Committed(partition.offset, partition.metadata or "")
-            for partition in found
-        }
-
     def close(self) -> None:
         """See `interfaces.Publisher`."""
         self._transactions.discard()
-        self._close_consumer()
-        if self._asker is not None:
-            self._asker.close()
+        self._is_closing = True
+        self._close_clients()
 
     def _close_consumer(self) -> None:
         self._is_closing = True
@@ -417,12 +201,3 @@ class KafkaLog:
             f"{self._settings.group}: {error.str()}; stop one of the two or give it another --instance"
         )
         return OwnedError(message)
-
-
-def _origins(messages: list[Message]) -> Callable[[int], Origin]:
-    def origin(index: int) -> Origin:
-        message = messages[index]
-        headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-        return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
-
-    return origin

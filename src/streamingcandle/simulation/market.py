@@ -2,14 +2,42 @@
 
 import json
 import random
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
 
 import msgspec
 
 from streamingcandle.candles.session import DAY_MS, Calendar
 
-_NAMES = ("RELIANCE", "TCS", "HDFCBANK", "INFY", "ICICIBANK", "SBIN", "ITC", "LT", "AXISBANK", "MARUTI")
-_METALS = ("SILVERMIC", "GOLDM", "CRUDEOIL", "NATURALGAS", "COPPER")
+_CASH = (
+    ("RELIANCE", 1_575), ("TCS", 3_240), ("HDFCBANK", 998), ("INFY", 1_620), ("ICICIBANK", 1_345), ("SBIN", 985),
+    ("ITC", 402), ("LT", 4_080), ("AXISBANK", 1_265), ("MARUTI", 16_650), ("BHARTIARTL", 2_105), ("KOTAKBANK", 2_185),
+    ("HINDUNILVR", 2_310), ("BAJFINANCE", 988), ("SUNPHARMA", 1_725), ("TITAN", 4_050), ("M&M", 3_740),
+    ("NTPC", 336), ("ASIANPAINT", 2_770), ("TATASTEEL", 181),
+)  # fmt: skip
+_FUTURES = (
+    ("NIFTY JAN FUT", 26_190), ("BANKNIFTY JAN FUT", 59_900), ("FINNIFTY JAN FUT", 27_700),
+    ("MIDCPNIFTY JAN FUT", 13_900), ("RELIANCE JAN FUT", 1_583), ("TCS JAN FUT", 3_256), ("INFY JAN FUT", 1_628),
+    ("SBIN JAN FUT", 990), ("HDFCBANK JAN FUT", 1_003), ("ICICIBANK JAN FUT", 1_352),
+)  # fmt: skip
+_METALS = (
+    ("GOLDM FEB FUT", 135_800), ("SILVERMIC FEB FUT", 238_700), ("CRUDEOIL JAN FUT", 5_180),
+    ("NATURALGAS JAN FUT", 328), ("COPPER JAN FUT", 1_290), ("ZINC JAN FUT", 308), ("ALUMINIUM JAN FUT", 301),
+    ("LEAD JAN FUT", 181), ("GOLDPETAL JAN FUT", 13_650), ("SILVERM FEB FUT", 238_500),
+)  # fmt: skip
+"""Names and prices near which they begin."""
+_KINDS = (("N", "C", _CASH), ("N", "D", _FUTURES), ("N", "C", _CASH), ("M", "D", _METALS))
+
+HELD_ODDS = 0.005
+"""One in eight of them changes a closed candle: totals are cumulative, and most prices are between others."""
+HELD_MS = (20_000, 90_000)
+LOST_SIGHT_ODDS = 0.0003
+LOST_SIGHT_MS = 41 * 60_000
+"""Later than any timeframe takes a tick."""
+BROKEN_ODDS = 0.0002
+QUOTE_ODDS = 0.01
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -34,13 +62,16 @@ def listings(count: int, seed: int) -> list[Listing]:
     """`count` instruments: half NSE cash, a quarter NSE derivatives, a quarter MCX."""
     rng = random.Random(f"listings-{seed}")
     found = []
+    met: Counter[str] = Counter()
     for index in range(count):
-        exchange, segment = (("N", "C"), ("N", "D"), ("N", "C"), ("M", "D"))[index % 4]
-        names = _METALS if exchange == "M" else _NAMES
-        number = index // len(names)
-        name = names[index % len(names)] + (f" {number + 1}" if number else "")
-        token = 1_000 + index
-        found.append(Listing(exchange, segment, token, name, round(rng.uniform(50, 5_000), 2)))
+        exchange, segment, names = _KINDS[index % len(_KINDS)]
+        number, place = divmod(met[exchange + segment], len(names))
+        met[exchange + segment] += 1
+        name, price = names[place]
+        suffix = f" {number + 1}" if number else ""
+        found.append(
+            Listing(exchange, segment, 1_000 + index, name + suffix, round(price * rng.uniform(0.97, 1.03), 2))
+        )
     return found
 
 
@@ -98,12 +129,36 @@ def ticks(market: Market, *, start_ms: int, rate_per_s: float, count: int | None
         index += 1
 
 
-def session_open_ms(calendar: Calendar, day: int) -> int:
-    """The open of NSE's first session on the first day from `day` on that has one."""
+def mishaps(feed: Iterable[MarketTick], *, seed: int) -> Iterator[MarketTick]:
+    """The feed as a bad day brings it: some ticks held back, a few for most of an hour, records broken, quotes between.
+
+    In order of `at_ms`; what is held back when the feed ends does not come.
+    """
+    rng = random.Random(f"mishaps-{seed}")
+    held: list[tuple[int, int, MarketTick]] = []
+    for number, tick in enumerate(feed):
+        while held and held[0][0] <= tick.at_ms:
+            at_ms, _, late = heappop(held)
+            yield MarketTick(at_ms, late.key, late.value)
+        odds = rng.random()
+        if odds < HELD_ODDS + LOST_SIGHT_ODDS:
+            delay_ms = rng.randint(*HELD_MS) if odds < HELD_ODDS else LOST_SIGHT_MS
+            heappush(held, (tick.at_ms + delay_ms, number, tick))
+            continue
+        if odds > 1 - BROKEN_ODDS:
+            yield MarketTick(tick.at_ms, tick.key, tick.value[: len(tick.value) // 2])
+        elif odds > 1 - BROKEN_ODDS - QUOTE_ODDS:
+            yield MarketTick(tick.at_ms, tick.key, re.sub(rb'"LastRate":[0-9.]+', b'"LastRate":0', tick.value))
+        else:
+            yield tick
+
+
+def first_session(calendar: Calendar, day: int) -> tuple[int, int]:
+    """Open and close of NSE's first session on the first day from `day` on that has one."""
     schedule = calendar.schedule("N", "C")
     while not (sessions := schedule.sessions(day)):
         day += 1
-    return sessions[0][0]
+    return sessions[0]
 
 
 def day_number(at_ms: int) -> int:

@@ -1,0 +1,255 @@
+"""The tick topic on Kafka, read and asked about: what a member of the group and one outside of it have in common."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import cast
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+from streamingcandle.errors import MissingTopicError, OutsideError
+from streamingcandle.interfaces import Clock, Committed, Listener, Origin, Records
+from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers
+from streamingcandle.kafka.client import KafkaSettings, Properties, new_client, reader_properties
+
+logger = logging.getLogger(__name__)
+
+POLL_RECORDS_MAX = 10_000
+"""Records of one poll: about 10 ms of folding, so a stop and a due window never wait for long."""
+
+
+class KafkaReader:
+    """One consumer, whoever tells it what to read, and questions that need no membership."""
+
+    def __init__(
+        self, settings: KafkaSettings, clock: Clock, is_stopping: Callable[[], bool], properties: Properties
+    ) -> None:
+        """Connects in the background, with these properties; nothing is asked yet."""
+        self._settings = settings
+        self._brokers = Brokers(settings, clock, is_stopping)
+        self._properties = properties
+        self._consumer = self._new_consumer()
+        # Not the member: what that asks the coordinator waits behind its own request to join, which the broker answers
+        # when the last member has come, or a silent one's session is over. Nor an admin client: told that the
+        # coordinator is another one now, it ends the process (docs/decisions/0005).
+        self._asker: Consumer | None = None
+        self._listener: Listener | None = None
+        self._topic_id: str | None = None
+        self._partitions: list[int] | None = None
+        self._gone: dict[int, tuple[int, str]] = {}
+        """Where records that we were to read are no longer there, and what the client says of it."""
+
+    def _new_consumer(self) -> Consumer:
+        return new_client(Consumer, self._settings, self._brokers.watched(self._properties))
+
+    # ---- reading ----
+
+    def _read(self, timeout_s: float) -> list[Records]:
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(POLL_RECORDS_MAX - 1, 0)]
+        return [
+            records
+            for number, run in groupby(messages, Message.partition)
+            for records in self._records(number, list(run))
+        ]
+
+    def _records(self, number: int | None, messages: list[Message]) -> list[Records]:
+        """The records of one partition's run; marks of its end become positions."""
+        marks = [message for message in messages if message.error() is not None]
+        position = 0
+        for message in marks:
+            position = max(position, self._position_of(message))
+        if marks:
+            messages = [message for message in messages if message.error() is None]
+        if number is None or number < 0 or not (messages or position):
+            return []
+        offsets = [message.offset() or 0 for message in messages]
+        return [
+            Records(
+                partition=number,
+                values=[message.value() for message in messages],
+                timestamps_ms=[message.timestamp()[1] for message in messages],
+                offsets=offsets,
+                next_offset=max(position, offsets[-1] + 1 if offsets else 0),
+                keyless=self._keyless(messages),
+                origin=_origins(messages),
+            )
+        ]
+
+    def _keyless(self, messages: list[Message]) -> list[int]:
+        """Where all is in one partition a key says nothing."""
+        if self._partitions is not None and len(self._partitions) == 1:
+            return []
+        return [index for index, message in enumerate(messages) if message.key() is None]
+
+    def _position_of(self, message: Message) -> int:
+        """The position an end-of-partition mark tells; anything else is the world's failure."""
+        error = message.error()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
+            return message.offset() or 0
+        if is_fatal(error):
+            message_text = f"{self._settings.tick_topic}: the consumer failed for good: {error.str()}; start again"
+            raise OutsideError(message_text)
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+            self._gone[message.partition() or 0] = (message.offset() or 0, error.str())
+            return 0
+        if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            message_text = (
+                f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
+            )
+            raise OutsideError(message_text)
+        if message.topic() in (None, self._settings.tick_topic):
+            logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
+        return 0
+
+    def _skip_gone(self) -> None:
+        """Go on at the first offset there is; where the log ends before ours it was cut, and a restart sorts it out."""
+        assert self._listener is not None
+        topic = self._settings.tick_topic
+        for number, (offset, reason) in list(self._gone.items()):
+            begin = self.begins([number])[number]
+            if begin <= offset:
+                message = (
+                    f"{topic}[{number}]@{offset}: no such offset: {reason}; start again to go on from what is there"
+                )
+                raise OutsideError(message)
+            self._listener.gone(number, begin)
+            self._consumer.incremental_unassign([TopicPartition(topic, number)])
+            self._consumer.incremental_assign([TopicPartition(topic, number, begin)])
+            del self._gone[number]
+
+    # ---- questions ----
+
+    def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """See `interfaces.Reader`; high watermarks, since ticks of open transactions are still to come."""
+        return self._list_offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """See `interfaces.Reader`."""
+        return self._list_offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+    def _list_offsets(self, partitions: Iterable[int], spec: OffsetSpec) -> Mapping[int, int]:
+        topic = self._settings.tick_topic
+        wanted = {TopicPartition(topic, number): spec for number in partitions}
+        if not wanted:
+            return {}
+
+        def ask() -> Mapping[int, int]:
+            answers = self._brokers.admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_TIMEOUT_S
+            )
+            return {
+                partition.partition: answer.result(ANSWER_TIMEOUT_S).offset for partition, answer in answers.items()
+            }
+
+        return self._brokers.ask(f"offsets of {topic}", ask)
+
+    def offset_at(self, partition: int, timestamp_ms: int) -> int:
+        """See `interfaces.Reader`."""
+        wanted = [TopicPartition(self._settings.tick_topic, partition, max(0, timestamp_ms))]
+        found = self._brokers.ask(
+            f"offset of a time in {self._settings.tick_topic}[{partition}]",
+            lambda: self._consumer.offsets_for_times(wanted, timeout=CALL_TIMEOUT_S),
+        )[0]
+        return found.offset if found.offset >= 0 else self.ends([partition])[partition]
+
+    def record_at(self, partition: int, offset: int) -> Origin | None:
+        """See `interfaces.Reader`."""
+        topic = self._settings.tick_topic
+        reader = new_client(Consumer, self._settings, self._brokers.watched(reader_properties(self._settings)))
+
+        def ask() -> Message:
+            message = reader.poll(CALL_TIMEOUT_S)
+            error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()  # noqa: SLF001
+            if message is None or (error is not None and error.code() in PASSING):
+                raise KafkaException(error)
+            return message
+
+        try:
+            reader.assign([TopicPartition(topic, partition, offset)])
+            message = self._brokers.ask(f"record {topic}[{partition}]@{offset}", ask)
+        finally:
+            reader.close()
+        if message.error() is not None or message.offset() != offset:
+            return None
+        return _origins([message])(0)
+
+    def partitions(self) -> Sequence[int]:
+        """See `interfaces.Reader`; OutsideError where the topic is missing."""
+        if self._partitions is None:
+            name = self._settings.tick_topic
+            metadata = self._brokers.ask(
+                "topics", lambda: self._brokers.admin.list_topics(name, timeout=CALL_TIMEOUT_S)
+            )
+            topic = metadata.topics[name]
+            if topic.error is not None or not topic.partitions:
+                message = (
+                    f"topic {name}: {topic.error or 'no partitions'}; make it with `streamingcandle topics ensure`"
+                )
+                raise MissingTopicError(message)
+            self._partitions = sorted(topic.partitions)
+        return self._partitions
+
+    def topic_id(self) -> str:
+        """See `interfaces.Publisher`."""
+        if self._topic_id is None:
+            name = self._settings.tick_topic
+
+            def ask() -> str:
+                answers = self._brokers.admin.describe_topics(TopicCollection([name]), request_timeout=CALL_TIMEOUT_S)
+                return str(answers[name].result(ANSWER_TIMEOUT_S).topic_id)
+
+            self._topic_id = self._brokers.ask(f"topic {name}", ask)
+        return self._topic_id
+
+    def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
+        """See `interfaces.Publisher`."""
+        wanted = [TopicPartition(self._settings.tick_topic, number) for number in partitions]
+        if not wanted:
+            return {}
+        group = self._settings.group
+
+        def ask() -> list[TopicPartition]:
+            if self._asker is None:
+                self._asker = new_client(Consumer, self._settings, reader_properties(self._settings, group=group))
+            return self._asker.committed(wanted, timeout=CALL_TIMEOUT_S)
+
+        found = self._brokers.ask(f"committed offsets of group {group}", ask)
+        return {
+            partition.partition: None
+            if partition.offset == OFFSET_INVALID
+            else Committed(partition.offset, partition.metadata or "")
+            for partition in found
+        }
+
+    def _close_clients(self) -> None:
+        self._consumer.close()
+        if self._asker is not None:
+            self._asker.close()
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client is of no use any more."""
+    return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - the client's public constant
+
+
+def _origins(messages: list[Message]) -> Callable[[int], Origin]:
+    def origin(index: int) -> Origin:
+        message = messages[index]
+        headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+        return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
+
+    return origin
