@@ -107,7 +107,10 @@ def _commands(command: click.Command, path: list[str]) -> Iterator[tuple[list[st
     if not isinstance(command, click.Group):
         yield path, command
         return
-    for name, below in command.commands.items():
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
         yield from _commands(below, [*path, name])
 
 
@@ -117,7 +120,7 @@ def test_every_help_has_examples_and_they_can_be_typed() -> None:
         examples = re.findall(r"^ +streamingcandle (.*)$", shown.partition("Examples:")[2], re.MULTILINE)
         assert examples, path
         for example in examples:
-            words = shlex.split(example.partition(" < ")[0])
+            words = shlex.split(re.split(" [<>] ", example)[0])
             assert words[: len(path)] == path
             command.make_context(path[-1], words[len(path) :])
 

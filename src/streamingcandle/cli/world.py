@@ -13,13 +13,16 @@ from typing import Protocol
 import click
 
 from streamingcandle.clock import SystemClock
+from streamingcandle.embedded.letters import EmbeddedLetters
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.interfaces import Log, Snapshots
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.feed import TickProducer
+from streamingcandle.kafka.letters import KafkaLetters
 from streamingcandle.kafka.log import KafkaLog
 from streamingcandle.kafka.snapshots import KafkaSnapshots
+from streamingcandle.letters import Letters
 from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim
 from streamingcandle.state.files import FileSnapshots
@@ -112,17 +115,18 @@ class World:
         base = Path(self.settings.text("state_dir"))
         return claim(base, application_id, now_ms=self.clock.wall_ms(), number=number)
 
+    def open_letters(self, topic: str) -> Letters:
+        """A topic of letters."""
+        tick_topic = self.settings.text("tick_topic")
+        if self.settings.bootstrap_servers is None:
+            return EmbeddedLetters(self.embedded_store(), self.clock, topic=topic, tick_topic=tick_topic)
+        return KafkaLetters(self.settings.kafka_settings(f"{self.settings.text('application_id')}-retry"), topic=topic)
+
     def open_sink(self) -> TickSink:
         """Where ticks go."""
         if self.settings.bootstrap_servers is None:
             return _EmbeddedSink(self.embedded_store(), self.settings.text("tick_topic"))
         return TickProducer(self.kafka())
-
-
-def examples(*lines: str) -> str:
-    """What follows the options in a command's help."""
-    # The backspace is how click is told to leave the lines as they are.
-    return "\n".join(["\b", "Examples:", *(f"  streamingcandle {line}" for line in lines)])
 
 
 def stop_on_signals(*, is_second_final: bool = True) -> Callable[[], bool]:

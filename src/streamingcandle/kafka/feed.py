@@ -61,7 +61,7 @@ def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: 
 
 def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]:
     """The committed values of one key, in order, up to the end of its partition now."""
-    consumer = new_client(Consumer, settings, reader_properties(settings), logger)
+    consumer = new_client(Consumer, settings, reader_properties(settings))
     try:
         metadata = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic]
         if not metadata.partitions:
