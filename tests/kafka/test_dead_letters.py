@@ -134,7 +134,7 @@ def test_a_cut_letter_goes_back_whole_or_not_at_all(broker: Broker, topic_prefix
     run_well(variables, "run", "--until-end")
     shown = run_well(variables, "dead-letters", "show", "0@0").decode()
     assert f"{len(poison)} bytes, cut to" in shown
-    admin.delete_records([TopicPartition(ticks, 0, 1)])[TopicPartition(ticks, 0, 1)].result(30)  # type: ignore[index]
+    admin.delete_records([TopicPartition(ticks, 0, 1)])[TopicPartition(ticks, 0, 1)].result(30)
     done = run(variables, "dead-letters", "retry")
     assert done.returncode == 1
     first, error = done.stderr.decode().splitlines()

@@ -16,6 +16,7 @@ from rich.table import Table
 from streamingcandle import pipeline
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.cli.options import as_json, examples
+from streamingcandle.cli.progress import restore_progress
 from streamingcandle.cli.workers import run_as_worker, run_workers
 from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.embedded.log import EmbeddedLog
@@ -105,7 +106,8 @@ def _run(
     try:
         _await_topic(world, log, is_stopping)
         snapshots = world.open_snapshots(claimed, log)
-        pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots)
+        with restore_progress(world.clock) as tell:
+            pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell)
         for store in snapshots:
             store.close()
     finally:
