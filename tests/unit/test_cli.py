@@ -60,6 +60,38 @@ def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     assert b"nearest: timeframes" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"a = [", 'write TOML, like grace = "1s"'),
+        (b"\xff\xfe", "write TOML"),
+        (b'profile = "x"', "write [profile.NAME]"),
+        (b"[profile]\nx = 1", "write [profile.NAME]"),
+        (b'kafka = "x"', "write [kafka]"),
+        (b'fields = "price"', "like price=ltp"),
+        (None, "No such file or directory; name a file"),
+    ],
+)
+def test_a_settings_file_that_is_none_is_one_line_and_exit_2(tmp_path: Path, text: bytes | None, said: str) -> None:
+    path = tmp_path / "settings.toml"
+    if text is not None:
+        path.write_bytes(text)
+    done = run(environment("t", tmp_path, None), "--config", str(path), "config", "show")
+    assert (done.returncode, done.stdout) == (2, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert str(path) in line or "fields" in line
+    assert said in line
+
+
+def test_a_secret_file_that_is_no_text_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\xff\xfe")
+    variables = environment("t", tmp_path, None)
+    variables["STREAMINGCANDLE_KAFKA_SASL_PASSWORD_FILE"] = str(tmp_path / "password")
+    done = run(variables, "config", "show")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"KAFKA_SASL_PASSWORD_FILE" in done.stderr
+
+
 def test_embedded_from_simulate_to_candles(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
     run_well(variables, "simulate", "--ticks", "3000", "--rate", "20", "--date", "2026-01-02", "--speed", "0")

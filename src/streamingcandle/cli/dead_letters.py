@@ -82,7 +82,10 @@ def _described(letter: StoredLetter, *, is_done: bool) -> dict[str, object]:
 
 
 def _time(at_ms: int) -> str:
-    return "-" if at_ms < 0 else f"{datetime.fromtimestamp(at_ms / 1_000, UTC):%Y-%m-%d %H:%M:%S}Z"
+    try:
+        return "-" if at_ms < 0 else f"{datetime.fromtimestamp(at_ms / 1_000, UTC):%Y-%m-%d %H:%M:%S}Z"
+    except (ValueError, OverflowError):  # whoever made the record may have written any number
+        return f"{at_ms} ms"
 
 
 def _beginning(letter: StoredLetter) -> str:
