@@ -167,6 +167,8 @@ def test_no_broker_is_exit_3(tmp_path: Path) -> None:
 def test_sessions_show(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
     assert b"N:*\t2026-01-02\t09:15-15:30" in run_well(variables, "sessions", "show", "--date", "2026-01-02")
+    assert run_well(variables, "sessions", "show", "--exchange", "X", "--date", "9999-12-31").startswith(b"X\t9999")
+    assert b"24:00" in run_well(variables, "sessions", "show", "--date", "9999-12-31")
     assert b"M:*\t2026-07-01\t09:00-23:30" in run_well(variables, "sessions", "show", "--date", "2026-07-01")
 
 

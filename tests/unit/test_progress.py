@@ -43,6 +43,7 @@ def test_ingest_shows_a_bar_on_a_terminal_and_leaves_it_clean(tmp_path: Path, na
     assert (code, out) == (1, b"")
     named, summary, error = terminal.lines()
     assert named.endswith(f"{name}:61: json: passed over")
+    assert "━" not in named
     assert summary.endswith("60 ticks into t-ticks, 1 bad lines")
     assert error == "streamingcandle: 1 bad lines passed over, named above"
 

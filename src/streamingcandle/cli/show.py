@@ -1,7 +1,7 @@
 """`sessions`, `config`, `version`: what is, changing nothing."""
 
 import platform
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -48,8 +48,8 @@ def sessions_command(world: World, date_text: str | None, exchange: str | None, 
         ]
         name = f"{schedule.exchange}:{schedule.segment}"
         rows.append({"exchange": name, "date": str(day), "sessions": sessions, "zone": schedule.zone})
-    if exchange is None:
-        rows.append({"exchange": "others", "date": str(day), "sessions": ["00:00-24:00"], "zone": "UTC"})
+    if exchange is None or not rows:
+        rows.append({"exchange": exchange or "others", "date": str(day), "sessions": ["00:00-24:00"], "zone": "UTC"})
     if is_json:
         click.echo(msgspec.json.encode({"sessions": rows}))
         return
@@ -59,7 +59,7 @@ def sessions_command(world: World, date_text: str | None, exchange: str | None, 
 
 def _clock(at_ms: int, zone: ZoneInfo, day: date) -> str:
     at = datetime.fromtimestamp(at_ms / 1_000, zone)
-    return "24:00" if at.date() == day + timedelta(days=1) else f"{at:%H:%M}"
+    return "24:00" if at.date() > day else f"{at:%H:%M}"
 
 
 @click.group("config")

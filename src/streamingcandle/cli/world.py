@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import click
-
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.letters import EmbeddedLetters
 from streamingcandle.embedded.log import EmbeddedLog
@@ -144,11 +142,12 @@ def stop_on_signals(*, is_second_final: bool = True) -> Callable[[], bool]:
 
 
 class _Stderr(logging.Handler):
-    """Asks for stderr at each line: a progress bar stands in for it while it is drawn."""
+    """Asks for stderr at each line: a progress bar stands in for it while it is drawn, which click would see through."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            click.echo(self.format(record), err=True)
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
         except Exception:  # noqa: BLE001 - a log line never ends the work, as in the standard handlers
             self.handleError(record)
 
