@@ -142,7 +142,7 @@ def stop_on_signals(*, is_second_final: bool = True) -> Callable[[], bool]:
 
 
 class _Stderr(logging.Handler):
-    """Asks for stderr at each line: a progress bar stands in for it while it is drawn, which click would see through."""
+    """Asks for stderr at each line: a bar stands in for it while it is drawn, and click would write past that."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

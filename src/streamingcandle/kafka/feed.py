@@ -40,7 +40,8 @@ class TickProducer:
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         if left or self._failed:
             cause = self._failed[0] if self._failed else f"{left} records not taken in {FLUSH_TIMEOUT_S:.0f} s"
-            raise OutsideError(f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}: {cause}")
+            where = f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}"
+            raise OutsideError(f"{where}: {cause}; see that it is there and the broker up, then send them again")
 
 
 def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: float) -> Iterator[Message]:
@@ -74,6 +75,7 @@ def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]
             if message.key() == key:
                 yield message.value() or b""
     except KafkaException as error:
-        raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: {error.args[0].str()}") from error
+        message = f"topic {topic} at {settings.bootstrap_servers}: {error.args[0].str()}; is the broker up?"
+        raise OutsideError(message) from error
     finally:
         consumer.close()
