@@ -16,8 +16,8 @@ from program import PROGRAM, environment, run, run_well
 from streamingcandle.cli import MODULES, cli
 from terminal import OnTerminal
 
-HELP_CPU_MAX_S = 0.4
-"""Takes 0.12 s; with Kafka's client, rich and asyncio it took 0.6 s. CPU, for other programs take the wall's time."""
+HELP_CPU_MAX_S = 0.3
+"""Takes 0.10 s; with Kafka's client, rich and asyncio it took 0.47 s. Of the CPU: by the wall others count too."""
 HEAVY = {"confluent_kafka", "rich.console", "asyncio", "msgspec", "streamingcandle.settings", "importlib.metadata"}
 
 

@@ -106,7 +106,7 @@ def _run(
     try:
         _await_topic(world, log, is_stopping)
         snapshots = world.open_snapshots(claimed, log)
-        with restore_progress(world.clock) as tell:
+        with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell)
         for store in snapshots:
             store.close()

@@ -63,9 +63,9 @@ def _lines(_console: Console, clock: Clock, total: int | None, figures: Callable
 
 
 @contextmanager
-def restore_progress(clock: Clock) -> Iterator[Callable[[int], None] | None]:
-    """Takes how many ticks are left to restore, again and again; None where a bar cannot be drawn."""
-    if not _has_bars(Console(stderr=True)):
+def restore_progress(clock: Clock, *, is_alone: bool) -> Iterator[Callable[[int], None] | None]:
+    """Takes how many ticks are left to restore, again and again; None where no bar can be drawn, or many would be."""
+    if not is_alone or not _has_bars(Console(stderr=True)):
         yield None
         return
     total = last = 0

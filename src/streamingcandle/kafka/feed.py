@@ -75,7 +75,7 @@ def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]
             if message.key() == key:
                 yield message.value() or b""
     except KafkaException as error:
-        message = f"topic {topic} at {settings.bootstrap_servers}: {error.args[0].str()}; is the broker up?"
-        raise OutsideError(message) from error
+        where = f"topic {topic} at {settings.bootstrap_servers}"
+        raise OutsideError(f"{where}: {error.args[0].str()}; is the broker up?") from error
     finally:
         consumer.close()

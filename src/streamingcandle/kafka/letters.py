@@ -1,6 +1,7 @@
 """`letters.Letters` on Kafka: one transactional id an application, so that of two retries the later one stays."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -112,7 +113,9 @@ class KafkaLetters:
             if error.args[0].code() in _FENCED:
                 message = f"transactional id {self._settings.instance}: another retry has begun; let that one end"
                 raise OwnedError(message) from error
-            # The next one to begin ends this transaction, either way, before it reads what is marked.
+            with suppress(KafkaException):
+                producer.abort_transaction(ASK_TIMEOUT_S)
+            # Where that fails too, the next one to begin ends it, either way, before it reads what is marked.
             raise self._outside(
                 f"topic {self._settings.tick_topic}", error, "type it again: nothing goes twice"
             ) from error
