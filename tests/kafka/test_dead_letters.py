@@ -158,8 +158,10 @@ def test_only_committed_letters_are_read(broker: Broker, topic_prefix: str, tmp_
     assert all(json.loads(line)["source"] != "0@77" for line in lines)
 
 
-def test_a_missing_topic_and_a_missing_broker_are_one_line(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
-    for bootstrap, said in ((broker.bootstrap, "topics ensure"), ("127.0.0.1:1", "is the broker up?")):
-        done = run(environment(topic_prefix, tmp_path, bootstrap), "dead-letters", "ls")
-        (line,) = done.stderr.decode().splitlines()
-        assert (done.returncode, said in line) == (3, True), line
+@pytest.mark.parametrize(("command", "code"), [("dead-letters ls", 3), ("candles N:C:1", 3), ("simulate --ticks 1", 2)])
+def test_a_missing_topic_is_one_line(
+    broker: Broker, topic_prefix: str, tmp_path: Path, command: str, code: int
+) -> None:
+    done = run(environment(topic_prefix, tmp_path, broker.bootstrap), *command.split())
+    (line,) = done.stderr.decode().splitlines()
+    assert (done.returncode, "topics ensure" in line) == (code, True), line

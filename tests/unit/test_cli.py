@@ -164,6 +164,27 @@ def test_no_broker_is_exit_3(tmp_path: Path) -> None:
     assert b"127.0.0.1:1" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "candles N:C:1",
+        "dead-letters ls",
+        "dead-letters retry",
+        "ingest -",
+        "simulate --ticks 1",
+        "topics describe",
+        "topics ensure",
+    ],
+)
+def test_no_broker_is_one_line_for_who_asks_once(tmp_path: Path, command: str) -> None:
+    variables = environment("t", tmp_path, "127.0.0.1:1") | {"STREAMINGCANDLE_WAIT": "1s"}
+    done = run(variables, *command.split(), stdin=b"")
+    assert (done.returncode, done.stdout) == (3, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert "127.0.0.1:1" in line
+    assert re.search("is (the broker|it) up", line)
+
+
 def test_sessions_show(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
     assert b"N:*\t2026-01-02\t09:15-15:30" in run_well(variables, "sessions", "show", "--date", "2026-01-02")

@@ -81,6 +81,10 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     places: Mapping[str, str] = {}
     """Where the user set each property, `bootstrap.servers` among them."""
 
+    def ask_s(self, most_s: float) -> float:
+        """How long a question that is asked once may take, no longer than `most_s`."""
+        return min(most_s, self.ask_ms / 1_000)
+
 
 class Chatter:
     """What the client says of its connections, as `logger` of a client: its errors reach us as values."""

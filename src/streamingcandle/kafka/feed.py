@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.errors import OutsideError
+from streamingcandle.errors import MissingTopicError, OutsideError
 from streamingcandle.kafka.client import KafkaSettings, new_client, produce, producer_properties, reader_properties
+from streamingcandle.kafka.topics import partition_counts
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,11 @@ class TickProducer:
     """Appends to the tick topic, idempotently, in order per key."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        """Connects in the background."""
+        """OutsideError without a broker; MissingTopicError."""
         self._settings = settings
+        if settings.tick_topic not in partition_counts(settings):
+            where = f"topic {settings.tick_topic} at {settings.bootstrap_servers}"
+            raise MissingTopicError(f"{where}: missing; make it with `streamingcandle topics ensure`")
         self._producer = new_client(Producer, settings, producer_properties(settings), logger)
         self._failed: list[str] = []
 
@@ -64,7 +68,7 @@ def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]
     """The committed values of one key, in order, up to the end of its partition now."""
     consumer = new_client(Consumer, settings, reader_properties(settings))
     try:
-        metadata = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic]
+        metadata = consumer.list_topics(topic, timeout=settings.ask_s(READ_TIMEOUT_S)).topics[topic]
         if not metadata.partitions:
             raise OutsideError(
                 f"topic {topic} at {settings.bootstrap_servers}: missing; `streamingcandle topics ensure`"

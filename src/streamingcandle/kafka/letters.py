@@ -40,14 +40,16 @@ class KafkaLetters:
         """See `letters.Letters`: the broker ends what a former producer of this id left open, and fences it."""
         self._producer = new_client(Producer, self._settings, transaction_properties(self._settings))
         try:
-            self._producer.init_transactions(OPEN_TIMEOUT_S)
+            self._producer.init_transactions(self._settings.ask_s(OPEN_TIMEOUT_S))
         except KafkaException as error:
             raise self._outside(f"transactional id {self._settings.instance}", error) from error
 
     def ends(self) -> dict[int, int]:
         """See `letters.Letters`; high watermarks: a mark may lie behind another process's open transaction."""
         try:
-            metadata = self._reader.list_topics(self._topic, timeout=ASK_TIMEOUT_S).topics[self._topic]
+            metadata = self._reader.list_topics(self._topic, timeout=self._settings.ask_s(ASK_TIMEOUT_S)).topics[
+                self._topic
+            ]
             if not metadata.partitions:
                 where = self._settings.bootstrap_servers
                 raise OutsideError(
