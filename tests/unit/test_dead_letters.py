@@ -5,11 +5,13 @@ import json
 import random
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from disturbance import await_that
 from program import PROGRAM, environment, run, run_well
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.letters import EmbeddedLetters
@@ -17,6 +19,7 @@ from streamingcandle.embedded.store import EmbeddedStore, NewRecord
 from streamingcandle.interfaces import Origin
 from streamingcandle.letters import Place, mark_of, marked, ours, read_letter, retry_of
 
+clock = SystemClock()
 OPEN_MS = 1_767_325_500_000
 TICK = {"Exch": "N", "ExchType": "C", "Token": 7, "LastRate": 1.5, "TickDt": "2026-01-02 09:15:01"}
 BAD = {
@@ -174,32 +177,33 @@ def test_what_is_good_by_new_settings_becomes_a_candle(tmp_path: Path) -> None:
     assert json.loads(run_well(mended, "candles", "N:C:8", "--format", "json"))["close"] == 2.5
 
 
+def _is_past(store: EmbeddedStore, end: int) -> Callable[[], bool]:
+    return lambda: store.end("t-ticks", 0) > end
+
+
 def test_retries_killed_at_any_moment_put_back_each_once(tmp_path: Path) -> None:
     rng = random.Random(3)
     variables = _reject(tmp_path, each=4_000)
+    store = _store(tmp_path)
     kills = 0
-    for _ in range(40):
-        process = subprocess.Popen([PROGRAM, "dead-letters", "retry"], env=variables, stderr=subprocess.PIPE)
-        try:
-            process.communicate(timeout=rng.uniform(0.3, 3.0))
-        except subprocess.TimeoutExpired:
+    for _ in range(4):
+        end = store.end("t-ticks", 0)
+        with subprocess.Popen([PROGRAM, "dead-letters", "retry"], env=variables, stderr=subprocess.PIPE) as process:
+            await_that(_is_past(store, end), "a tick put back", probe_ms=1)
+            clock.sleep_ms(rng.randrange(20))
             process.kill()
-            process.communicate()
-            kills += 1
-        else:
-            assert process.returncode == 0
-            break
+            kills += process.wait() != 0
+    store.close()
     run_well(variables, "dead-letters", "retry")
     again = Counter(tick[3]["retried"] for tick in _ticks(tmp_path) if "retried" in tick[3])
     assert len(again) == 12_000
     assert set(again.values()) == {1}
-    assert kills >= 1
+    assert kills >= 2
 
 
 def test_two_retries_at_once_put_back_each_once(tmp_path: Path) -> None:
     """Both have read the same letters without a mark before either writes."""
     _reject(tmp_path, each=3).clear()
-    clock = SystemClock()
     both = [EmbeddedLetters(_store(tmp_path), clock, topic="t-app-dead-letters", tick_topic="t-ticks") for _ in "ab"]
     read = [[read_letter(place, record) for place, record in letters.read(letters.ends())] for letters in both]
     for letters, found in zip(both, read, strict=True):
