@@ -57,12 +57,12 @@ def market(count: int, *, instruments: int = 60, seed: int = 11) -> list[MarketT
     return found
 
 
-def await_that(is_so: Callable[[], bool], what: str, *, limit_s: float = LIMIT_S) -> float:
+def await_that(is_so: Callable[[], bool], what: str, *, limit_s: float = LIMIT_S, probe_ms: int = PROBE_MS) -> float:
     """Return when it is so, and after how many seconds."""
     began_ms = _clock.monotonic_ms()
     while not is_so():
         assert _clock.monotonic_ms() < began_ms + limit_s * 1_000, f"after {limit_s:.0f} s still not: {what}"
-        _clock.sleep_ms(PROBE_MS)
+        _clock.sleep_ms(probe_ms)
     return (_clock.monotonic_ms() - began_ms) / 1_000
 
 

@@ -9,6 +9,7 @@ from streamingcandle.candles.commit import Commit, Fingerprint
 from streamingcandle.candles.feed_clock import FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Committed, Letter, Origin, Records
+from streamingcandle.letters import ours
 from streamingcandle.state.snapshot import Snapshot, UnusableError
 
 LAST_MS = 2**62
@@ -152,14 +153,7 @@ class InputPartition:
     def _keep(self, topics: Topics, origin: Origin, topic: str, name: str, value: str) -> None:
         if origin.offset < self.committed.offset:
             return
-        headers = [
-            *origin.headers,
-            (name, value.encode()),
-            ("source.topic", topics.ticks.encode()),
-            ("source.partition", str(self.number).encode()),
-            ("source.offset", str(origin.offset).encode()),
-            ("source.timestamp", str(origin.timestamp_ms).encode()),
-        ]
+        headers = ours(origin, name, value, topic=topics.ticks, partition=self.number)
         letter = Letter(topic, origin.key, origin.value, headers)
         self.letters.append((origin.offset, letter))
         self.letter_bytes += _size(letter)

@@ -57,9 +57,16 @@ class Path:
     """The partitions in our hands, and the steps of the loop over them."""
 
     def __init__(
-        self, log: Log, clock: Clock, rules: Rules, settings: PathSettings, snapshots: Sequence[Snapshots]
+        self,
+        log: Log,
+        clock: Clock,
+        rules: Rules,
+        settings: PathSettings,
+        snapshots: Sequence[Snapshots],
+        tell_restore: Callable[[int], None] | None = None,
     ) -> None:
         """Nothing is assigned yet."""
+        self._tell_restore = tell_restore
         self.log = log
         self.clock = clock
         self.rules = rules
@@ -87,6 +94,7 @@ class Path:
                 self._placement.check_count(number, len(everybody), committed)
             taken[number] = self._restorer.take_over(number, committed[number])
         self.partitions |= taken
+        self._tell_progress(self.clock.monotonic_ms())
         return {number: self.partitions[number].position for number in partitions}
 
     def revoked(self, partitions: Sequence[int]) -> None:
@@ -134,6 +142,10 @@ class Path:
         self._tell_progress(now_ms)
 
     def _tell_progress(self, now_ms: int) -> None:
+        if self._tell_restore is not None:
+            left = [p.committed.offset - p.position for p in self.partitions.values() if p.is_restoring]
+            self._tell_restore(sum(left))
+            return
         if now_ms < self._told_at_ms + PROGRESS_MS:
             return
         self._told_at_ms = now_ms
@@ -335,12 +347,14 @@ def run(
     settings: PathSettings,
     is_stopping: Callable[[], bool],
     snapshots: Sequence[Snapshots] = (),
+    tell_restore: Callable[[int], None] | None = None,
 ) -> None:
     """Make candles until told to stop, or with `is_until_end` until all that is there now is committed.
 
+    `tell_restore` is told how many offsets are left to restore; without it the log is, every second.
     Raises OutsideError, OwnedError, SettingsError; at a stop what is due is committed first.
     """
-    path = Path(log, clock, rules, settings, snapshots)
+    path = Path(log, clock, rules, settings, snapshots, tell_restore)
     goal = dict(log.ends(log.partitions())) if settings.is_until_end else None
     away: BrokerAwayError | None = None
     while not is_stopping():

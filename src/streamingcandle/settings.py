@@ -228,7 +228,9 @@ class Settings(msgspec.Struct, frozen=True):
         """`price=ltp,token=instrument_token`: other JSON names than 5paisa's."""
         names = dict(part.partition("=")[::2] for part in self.text("fields").split(",") if part)
         known = Fields.__struct_fields__
-        for name in names:
+        for name, text in names.items():
+            if not text:
+                raise SettingsError(f"fields: {name!r} has no name in the JSON; write {name}=NAME, like price=ltp")
             if name not in known:
                 nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
                 raise SettingsError(f"fields: {name!r} is none of {', '.join(known)}; nearest: {nearest}")
@@ -333,6 +335,8 @@ def _read_secret_files(environment: dict[str, str]) -> None:
             environment[variable.removesuffix("_FILE")] = path.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise SettingsError(f"{variable}: {path}: {error.strerror}; make it readable for this user") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{variable}: {path}: no UTF-8 text; give a file that holds the value alone") from error
 
 
 def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
@@ -382,17 +386,29 @@ def _read_file(path: str | None) -> tuple[dict[str, str], dict[str, dict[str, st
         return {}, {}, {}
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"settings file {path}: {error}") from error
-    profiles = {name: _section(path, section) for name, section in data.pop("profile", {}).items()}
-    kafka = dict(_dotted(data.pop("kafka", {})))
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: {error.strerror}; name a file that can be read") from error
+    except ValueError as error:
+        raise SettingsError(f'settings file {path}: {error}; write TOML, like grace = "1s"') from error
+    profiles = {name: _section(path, section) for name, section in _table(path, data, "profile").items()}
+    kafka = dict(_dotted(_table(path, data, "kafka")))
     for name in kafka:
         if not is_known(name):
             raise SettingsError(f"settings file {path}: unknown client property {name!r}; nearest: {nearest(name)}")
     return _section(path, data), profiles, kafka
 
 
-def _section(path: str, data: dict[str, Any]) -> dict[str, str]:
+def _table(path: str, data: dict[str, Any], name: str) -> dict[str, Any]:
+    table = data.pop(name, {})
+    if not isinstance(table, dict):
+        example = "[profile.NAME]" if name == "profile" else f"[{name}]"
+        raise SettingsError(f"settings file {path}: {name} = {table!r} is no table; write {example} over its keys")
+    return table
+
+
+def _section(path: str, data: object) -> dict[str, str]:
+    if not isinstance(data, dict):
+        raise SettingsError(f"settings file {path}: profile = {data!r} is no table; write [profile.NAME] over its keys")
     for name in data:
         if name not in SETTINGS:
             nearest = get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]

@@ -24,6 +24,16 @@ def test_make_targets_exist() -> None:
         assert f"\n{target}:" in makefile
 
 
+def test_completion_is_where_the_readme_puts_it(tmp_path: Path) -> None:
+    program = f'"{Path(sys.executable).with_name("streamingcandle")}"'
+    steps = _blocks("sh")[2].replace(".venv/bin/streamingcandle", program)
+    variables = environment("t", tmp_path, None) | {"HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-euc", steps], env=variables, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    script = tmp_path / ".local/share/bash-completion/completions/streamingcandle"
+    assert "complete -o nosort -F" in script.read_text()
+
+
 def test_first_steps_with_ones_own_kafka(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     variables = environment(topic_prefix, tmp_path, None)
     steps = _blocks("sh")[1].replace("make setup\n", "").replace("localhost:9092", broker.bootstrap)

@@ -60,6 +60,38 @@ def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     assert b"nearest: timeframes" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"a = [", 'write TOML, like grace = "1s"'),
+        (b"\xff\xfe", "write TOML"),
+        (b'profile = "x"', "write [profile.NAME]"),
+        (b"[profile]\nx = 1", "write [profile.NAME]"),
+        (b'kafka = "x"', "write [kafka]"),
+        (b'fields = "price"', "like price=ltp"),
+        (None, "No such file or directory; name a file"),
+    ],
+)
+def test_a_settings_file_that_is_none_is_one_line_and_exit_2(tmp_path: Path, text: bytes | None, said: str) -> None:
+    path = tmp_path / "settings.toml"
+    if text is not None:
+        path.write_bytes(text)
+    done = run(environment("t", tmp_path, None), "--config", str(path), "config", "show")
+    assert (done.returncode, done.stdout) == (2, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert str(path) in line or "fields" in line
+    assert said in line
+
+
+def test_a_secret_file_that_is_no_text_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\xff\xfe")
+    variables = environment("t", tmp_path, None)
+    variables["STREAMINGCANDLE_KAFKA_SASL_PASSWORD_FILE"] = str(tmp_path / "password")
+    done = run(variables, "config", "show")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"KAFKA_SASL_PASSWORD_FILE" in done.stderr
+
+
 def test_embedded_from_simulate_to_candles(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
     run_well(variables, "simulate", "--ticks", "3000", "--rate", "20", "--date", "2026-01-02", "--speed", "0")
@@ -107,7 +139,10 @@ def _commands(command: click.Command, path: list[str]) -> Iterator[tuple[list[st
     if not isinstance(command, click.Group):
         yield path, command
         return
-    for name, below in command.commands.items():
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
         yield from _commands(below, [*path, name])
 
 
@@ -117,7 +152,7 @@ def test_every_help_has_examples_and_they_can_be_typed() -> None:
         examples = re.findall(r"^ +streamingcandle (.*)$", shown.partition("Examples:")[2], re.MULTILINE)
         assert examples, path
         for example in examples:
-            words = shlex.split(example.partition(" < ")[0])
+            words = shlex.split(re.split(" [<>] ", example)[0])
             assert words[: len(path)] == path
             command.make_context(path[-1], words[len(path) :])
 
@@ -129,9 +164,32 @@ def test_no_broker_is_exit_3(tmp_path: Path) -> None:
     assert b"127.0.0.1:1" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "candles N:C:1",
+        "dead-letters ls",
+        "dead-letters retry",
+        "ingest -",
+        "simulate --ticks 1",
+        "topics describe",
+        "topics ensure",
+    ],
+)
+def test_no_broker_is_one_line_for_who_asks_once(tmp_path: Path, command: str) -> None:
+    variables = environment("t", tmp_path, "127.0.0.1:1") | {"STREAMINGCANDLE_WAIT": "1s"}
+    done = run(variables, *command.split(), stdin=b"")
+    assert (done.returncode, done.stdout) == (3, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert "127.0.0.1:1" in line
+    assert re.search("is (the broker|it) up", line)
+
+
 def test_sessions_show(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
     assert b"N:*\t2026-01-02\t09:15-15:30" in run_well(variables, "sessions", "show", "--date", "2026-01-02")
+    assert run_well(variables, "sessions", "show", "--exchange", "X", "--date", "9999-12-31").startswith(b"X\t9999")
+    assert b"24:00" in run_well(variables, "sessions", "show", "--date", "9999-12-31")
     assert b"M:*\t2026-07-01\t09:00-23:30" in run_well(variables, "sessions", "show", "--date", "2026-07-01")
 
 

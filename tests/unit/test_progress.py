@@ -3,58 +3,21 @@
 import gzip
 import json
 import logging
-import os
-import pty
+import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
-import pyte
 import pytest
 import zstandard
 
-from program import PROGRAM, environment, run
+from program import environment, run
 from streamingcandle.cli.progress import TELL_EVERY_MS, progress
+from terminal import OnTerminal
 
-COLUMNS, LINES = 250, 12
 TICK = {"Exch": "N", "ExchType": "C", "Token": 7, "LastRate": 1.5, "TickDt": "2026-01-02 09:15:01"}
-
-
-class OnTerminal:
-    """The program with its stderr on a terminal: what stands on it at every moment."""
-
-    def __init__(self, variables: dict[str, str], *arguments: str, stdin: int | IO[bytes] = subprocess.DEVNULL) -> None:
-        self._master, terminal = pty.openpty()
-        self._screen = pyte.Screen(COLUMNS, LINES)
-        self._stream = pyte.ByteStream(self._screen)
-        size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm"}
-        self.process = subprocess.Popen(
-            [PROGRAM, *arguments], env=variables | size, stdin=stdin, stdout=subprocess.PIPE, stderr=terminal
-        )
-        os.close(terminal)
-
-    def read(self) -> bool:
-        """Take what comes next; False at the end."""
-        try:
-            data = os.read(self._master, 65_536)
-        except OSError:  # how Linux tells the end
-            data = b""
-        self._stream.feed(data)
-        return bool(data)
-
-    def lines(self) -> list[str]:
-        return [line.rstrip() for line in self._screen.display if line.strip()]
-
-    def end(self) -> tuple[int, bytes]:
-        """Exit code and stdout."""
-        while self.read():
-            pass
-        os.close(self._master)
-        assert not self._screen.cursor.hidden
-        out, _ = self.process.communicate(timeout=20)
-        return self.process.returncode, out
 
 
 def _bars(terminal: OnTerminal) -> Sequence[str]:
@@ -80,6 +43,7 @@ def test_ingest_shows_a_bar_on_a_terminal_and_leaves_it_clean(tmp_path: Path, na
     assert (code, out) == (1, b"")
     named, summary, error = terminal.lines()
     assert named.endswith(f"{name}:61: json: passed over")
+    assert "━" not in named
     assert summary.endswith("60 ticks into t-ticks, 1 bad lines")
     assert error == "streamingcandle: 1 bad lines passed over, named above"
 
@@ -112,6 +76,22 @@ def test_simulate_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert terminal.end() == (0, b"")
     (summary,) = terminal.lines()
     assert summary.endswith("60 ticks into t-ticks")
+
+
+def test_a_restore_shows_a_bar_on_a_terminal_and_log_lines_elsewhere(tmp_path: Path) -> None:
+    variables = environment("t", tmp_path, None)
+    for command in (["simulate", "--ticks", "30000", "--date", "2026-01-02", "--speed", "0"], ["run", "--until-end"]):
+        run(variables, *command)
+    shutil.rmtree(tmp_path / "state")
+    terminal = OnTerminal(variables, "run", "--until-end")
+    assert terminal.end() == (0, b"")
+    assert re.search("━.*30,000 ticks restored, [0-9,]+ a second", terminal.raw.decode())
+    assert not [line for line in terminal.lines() if "━" in line]
+    shutil.rmtree(tmp_path / "state")
+    done = run(variables, "run", "--until-end")
+    assert done.returncode == 0
+    assert "━" not in done.stderr.decode()
+    assert "restored at offset 30000" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("command", ["ingest", "simulate"])

@@ -1,20 +1,58 @@
-"""The command line: parses, builds the parts, runs. The only place where they meet."""
+"""The command line: parses, builds the parts, runs. The only place where they meet.
+
+A command's module is read when the command is typed, not before: Kafka's client alone takes longer than `--help` may.
+"""
 
 import logging
 import os
 import sys
+from importlib import import_module
 
 import click
 
-from streamingcandle import __version__
-from streamingcandle.cli import candles, feed, operate, show, state, watch
-from streamingcandle.cli.world import World, examples
+from streamingcandle.cli.options import examples
 from streamingcandle.errors import StreamingCandleError
 
 logger = logging.getLogger("streamingcandle")
 
+MODULES = {
+    "run": ("operate", "Make candles: ticks in, candles out, each exactly once."),
+    "topics": ("operate", "The topics this service reads and writes."),
+    "demo": ("watch", "A simulated market to candles, live on screen."),
+    "ingest": ("feed", "Put tick records into the tick topic, keyed by token."),
+    "simulate": ("feed", "Put a realistic feed into the tick topic."),
+    "watch": ("watch", "Candles as they form, live: of all instruments, or of each INSTRUMENT like N:C:2885."),
+    "candles": ("candles", "Read the candles of INSTRUMENT, like N:C:2885."),
+    "dead-letters": ("dead_letters", "What was rejected, by reason; put back on the tick topic after a fix."),
+    "state": ("state", "The state directory: shortcuts for restarts."),
+    "sessions": ("show", "Trading sessions."),
+    "config": ("show", "Settings."),
+    "version": ("show", "Versions of this program and of what it stands on."),
+    "completion": ("completion", "Print the script that lets a shell complete what you type."),
+}
+"""Each command's module, and the first sentence of its help."""
+
 
 class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In alphabetical order, as click does."""
+        del ctx
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Read the command's module."""
+        del ctx
+        if cmd_name not in MODULES:
+            return None
+        module = import_module(f"{__name__}.{MODULES[cmd_name][0]}")
+        found: dict[str, click.Command] = {command.name: command for command in module.COMMANDS}
+        return found[cmd_name]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, without a module."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, MODULES[name][1].removesuffix(".")) for name in self.list_commands(ctx)])
+
     def invoke(self, ctx: click.Context) -> object:
         """Click's own answer to a reader that went away (`| head`) is exit 1: "a check found something"."""
         try:
@@ -30,21 +68,19 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=examples("demo", "topics ensure", "run"),
 )
-@click.option("--config", metavar="FILE", help="Settings file (TOML).")
+@click.option("--config", type=click.Path(), metavar="FILE", help="Settings file (TOML).")
 @click.option("--profile", metavar="NAME", help="development, staging, production or one of the settings file.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug messages.")
-@click.version_option(__version__, prog_name="streamingcandle")
+@click.version_option(package_name="streamingcandle", prog_name="streamingcandle")
 @click.pass_context
 def cli(context: click.Context, config: str | None, profile: str | None, *, debug: bool) -> None:
     """OHLCV candles from a Kafka tick topic: right, on time, each exactly once.
 
     Settings come from STREAMINGCANDLE_... variables or a file: `streamingcandle config show` lists them.
     """
+    from streamingcandle.cli.world import World  # noqa: PLC0415 - not for --help
+
     context.obj = World({"config": config, "profile": profile}, is_debug=debug)
-
-
-for command in (*operate.COMMANDS, *watch.COMMANDS, *feed.COMMANDS, *candles.COMMANDS, *state.COMMANDS, *show.COMMANDS):
-    cli.add_command(command)
 
 
 def _tell(error: click.ClickException) -> None:

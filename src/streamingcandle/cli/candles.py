@@ -15,10 +15,10 @@ import msgspec
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.instrument import parse_instrument
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.cli.world import World, examples
+from streamingcandle.cli.options import examples, time_ms
+from streamingcandle.cli.world import World
 from streamingcandle.errors import OutsideError, SettingsError
 from streamingcandle.kafka.feed import read_key
-from streamingcandle.settings import start_ms
 
 PIPE_WIDTH = 160
 
@@ -32,13 +32,6 @@ def _values(world: World, topic: str, key: bytes) -> Iterable[bytes]:
         return []
     records = store.read(topic, partition_of(key, partitions), 0, sys.maxsize)
     return [record.value or b"" for record in records if record.key == key]
-
-
-def _time_ms(name: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else start_ms(text)
-    except ValueError:
-        raise click.BadParameter("not a time like 2026-01-02T09:15:00+05:30", param_hint=name) from None
 
 
 @click.command(
@@ -61,7 +54,7 @@ def _time_ms(name: str, text: str | None) -> int | None:
     show_default=True,
     help="parquet needs --output.",
 )
-@click.option("--output", metavar="FILE", show_default="stdout", help="Written whole or not at all.")
+@click.option("--output", type=click.Path(), metavar="FILE", show_default="stdout", help="Written whole or not at all.")
 @click.pass_obj
 def candles_command(
     world: World,
@@ -82,7 +75,7 @@ def candles_command(
     render = _parquet(world) if form == "parquet" else None
     key = str(parse_instrument(instrument)).encode()
     place = world.timeframe(timeframe)
-    from_ms, to_ms = _time_ms("--from", from_text), _time_ms("--to", to_text)
+    from_ms, to_ms = time_ms("--from", from_text), time_ms("--to", to_text)
     topic = world.settings.topics().candles[place]
     latest: dict[int, Candle] = {}
     for value in _values(world, topic, key):
@@ -146,7 +139,7 @@ def _write(candles: list[Candle], form: str, out: TextIO) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
-    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than the rest of the program
+    from rich.console import Console  # noqa: PLC0415 - takes as long as all the rest
     from rich.table import Table  # noqa: PLC0415
 
     table = Table()

@@ -15,8 +15,9 @@ import click
 import zstandard
 
 from streamingcandle.candles.book import judge
+from streamingcandle.cli.options import examples
 from streamingcandle.cli.progress import progress
-from streamingcandle.cli.world import World, examples, stop_on_signals
+from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.errors import CheckError, OutsideError
 from streamingcandle.simulation.market import Market, first_session, ticks
 
@@ -95,7 +96,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         "ingest monday.jsonl tuesday.jsonl.gz", "ingest --rate 500 ticks.jsonl.zst", "ingest - < ticks.jsonl"
     ),
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
+@click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True, metavar="FILE...|-")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="At most this many ticks a second.")
 @click.pass_obj
 def ingest_command(world: World, files: tuple[str, ...], rate: float | None) -> None:

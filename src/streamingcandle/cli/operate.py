@@ -4,10 +4,13 @@ import logging
 from collections.abc import Callable
 
 import click
+import msgspec
 
 from streamingcandle import pipeline
+from streamingcandle.cli.options import as_json, examples
+from streamingcandle.cli.progress import restore_progress
 from streamingcandle.cli.workers import run_as_worker, run_workers
-from streamingcandle.cli.world import World, examples, stop_on_signals
+from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import Log
@@ -92,7 +95,8 @@ def _run(
     try:
         _await_topic(world, log, is_stopping)
         snapshots = world.open_snapshots(claimed, log)
-        pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots)
+        with restore_progress(world.clock, is_alone=world.worker is None) as tell:
+            pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell)
         for store in snapshots:
             store.close()
     finally:
@@ -149,15 +153,20 @@ def ensure_command(world: World, partitions: int | None, replication: int) -> No
         click.echo(f"{name}\t{state}")
 
 
-@topics_group.command("describe", epilog=examples("topics describe"))
+@topics_group.command("describe", epilog=examples("topics describe", "topics describe --json"))
+@as_json
 @click.pass_obj
-def describe_command(world: World) -> None:
+def describe_command(world: World, *, is_json: bool) -> None:
     """Each topic and its partitions; exit 1 when one is missing."""
     is_embedded = world.settings.bootstrap_servers is None
     there = dict(world.embedded_store().topics()) if is_embedded else partition_counts(world.kafka())
     names = _names(world)
-    for name in names:
-        click.echo(f"{name}\t{there.get(name, 'missing')}")
+    if is_json:
+        rows = [{"topic": name, "partitions": there.get(name)} for name in names]
+        click.echo(msgspec.json.encode({"topics": rows}))
+    else:
+        for name in names:
+            click.echo(f"{name}\t{there.get(name, 'missing')}")
     if any(name not in there for name in names):
         click.get_current_context().exit(1)
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from streamingcandle.interfaces import Clock
@@ -19,19 +19,23 @@ Tell = Callable[[int, int | None], None]
 """Takes the ticks so far and how much of the total is done, None where there is no total."""
 
 
+def _has_bars(console: "Console") -> bool:
+    # rich takes more than a terminal for one (FORCE_COLOR), and some terminals for none (TERM=dumb).
+    return sys.stderr.isatty() and console.is_interactive
+
+
 @contextmanager
-def progress(clock: Clock, total: int | None) -> Iterator[Tell]:
+def progress(clock: Clock, total: int | None, what: str = "ticks") -> Iterator[Tell]:
     """Show progress towards `total`, in any unit; None where the end is not known. The bar goes at the end."""
     from rich.console import Console  # noqa: PLC0415 - it takes longer to load than the rest of the program
 
     console = Console(stderr=True)
-    # rich takes more than a terminal for one (FORCE_COLOR), and some terminals for none (TERM=dumb).
-    show = _bar if sys.stderr.isatty() and console.is_interactive else _lines
+    show = _bar if _has_bars(console) else _lines
     began_ms = clock.monotonic_ms()
 
     def figures(count: int) -> str:
         passed_ms = max(1, clock.monotonic_ms() - began_ms)
-        return f"{count:,} ticks, {count * 1_000 // passed_ms:,} a second"
+        return f"{count:,} {what}, {count * 1_000 // passed_ms:,} a second"
 
     with show(console, clock, total, figures) as tell:
         yield tell
@@ -60,3 +64,30 @@ def _lines(_console: "Console", clock: Clock, total: int | None, figures: Callab
         logger.info("%s%s", figures(count), part)
 
     yield tell
+
+
+@contextmanager
+def restore_progress(clock: Clock, *, is_alone: bool) -> Iterator[Callable[[int], None] | None]:
+    """Takes how many ticks are left to restore, again and again; None where no bar can be drawn, or many would be."""
+    from rich.console import Console  # noqa: PLC0415 - as above
+
+    if not is_alone or not _has_bars(Console(stderr=True)):
+        yield None
+        return
+    total = last = 0
+    shown: Tell | None = None
+
+    def tell(left: int) -> None:
+        nonlocal total, last, shown
+        if left > last:  # a beginning, or more partitions
+            bar.close()
+            total, shown = left, bar.enter_context(progress(clock, left, "ticks restored"))
+        if shown is not None:
+            shown(total - left, total - left)
+        if left == 0:
+            shown = None
+            bar.close()
+        last = left
+
+    with ExitStack() as bar:
+        yield tell

@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from streamingcandle.cli.world import World, examples
+from streamingcandle.cli.options import as_json, examples
+from streamingcandle.cli.world import World
 from streamingcandle.errors import CheckError
 from streamingcandle.ops import state as ops
 
 BYTES_STEP = 1_024
-as_json = click.option("--json", "is_json", is_flag=True, help="One JSON document instead of lines.")
 
 
 @click.group("state")

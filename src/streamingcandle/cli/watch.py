@@ -13,7 +13,8 @@ import msgspec
 from streamingcandle import pipeline
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.instrument import parse_instrument
-from streamingcandle.cli.world import World, examples, stop_on_signals
+from streamingcandle.cli.options import examples
+from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore, NewRecord
 from streamingcandle.embedded.tail import EmbeddedTail

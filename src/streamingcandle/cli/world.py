@@ -10,10 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import click
-
 from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.clock import SystemClock
+from streamingcandle.embedded.letters import EmbeddedLetters
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.embedded.tail import EmbeddedTail
@@ -21,10 +20,12 @@ from streamingcandle.errors import MissingTopicError, SettingsError
 from streamingcandle.interfaces import Log, Snapshots, Tail
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.feed import TickProducer
+from streamingcandle.kafka.letters import KafkaLetters
 from streamingcandle.kafka.log import KafkaLog
 from streamingcandle.kafka.snapshots import KafkaSnapshots
 from streamingcandle.kafka.tail import KafkaTail
 from streamingcandle.kafka.topics import partition_counts
+from streamingcandle.letters import Letters
 from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim, instances
 from streamingcandle.state.files import FileSnapshots
@@ -151,17 +152,18 @@ class World:
         base = Path(self.settings.text("state_dir"))
         return claim(base, application_id, now_ms=self.clock.wall_ms(), number=number)
 
+    def open_letters(self, topic: str) -> Letters:
+        """A topic of letters."""
+        tick_topic = self.settings.text("tick_topic")
+        if self.settings.bootstrap_servers is None:
+            return EmbeddedLetters(self.embedded_store(), self.clock, topic=topic, tick_topic=tick_topic)
+        return KafkaLetters(self.settings.kafka_settings(f"{self.settings.text('application_id')}-retry"), topic=topic)
+
     def open_sink(self) -> TickSink:
         """Where ticks go."""
         if self.settings.bootstrap_servers is None:
             return _EmbeddedSink(self.embedded_store(), self.settings.text("tick_topic"))
         return TickProducer(self.kafka())
-
-
-def examples(*lines: str) -> str:
-    """What follows the options in a command's help."""
-    # The backspace is how click is told to leave the lines as they are.
-    return "\n".join(["\b", "Examples:", *(f"  streamingcandle {line}" for line in lines)])
 
 
 def stop_on_signals(*, is_second_final: bool = True) -> Callable[[], bool]:
@@ -179,11 +181,12 @@ def stop_on_signals(*, is_second_final: bool = True) -> Callable[[], bool]:
 
 
 class _Stderr(logging.Handler):
-    """Asks for stderr at each line: a progress bar stands in for it while it is drawn."""
+    """Asks for stderr at each line: a bar stands in for it while it is drawn, and click would write past that."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            click.echo(self.format(record), err=True)
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
         except Exception:  # noqa: BLE001 - a log line never ends the work, as in the standard handlers
             self.handleError(record)
 

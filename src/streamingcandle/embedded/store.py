@@ -185,13 +185,14 @@ class EmbeddedStore:
         with self.transaction():
             return self.append_within(topic, batch)
 
-    def append_within(self, topic: str, records: Iterable[NewRecord]) -> int:
-        """The same within a `transaction` that the caller has begun."""
+    def append_within(self, topic: str, records: Iterable[NewRecord], keyless: int | None = None) -> int:
+        """The same within a `transaction` that the caller has begun; `keyless`: the partition of what has no key."""
         partitions, _ = self.topic(topic)
         ends = [self.end(topic, partition) for partition in range(partitions)]
         rows = []
         for key, value, timestamp_ms, headers in records:
-            partition = next(self._turns) % partitions if key is None else partition_of(key, partitions)
+            turn = keyless if keyless is not None else next(self._turns)
+            partition = turn % partitions if key is None else partition_of(key, partitions)
             packed = msgspec.msgpack.encode(headers) if headers else None
             rows.append((topic, partition, ends[partition], timestamp_ms, key, value, packed))
             ends[partition] += 1

@@ -50,7 +50,7 @@ PRODUCER: Properties = {
     "delivery.report.only.error": True,
     "message.max.bytes": 12_000_000,
     # Of two on the way to a partition just made, the broker may refuse the first as too early and take the second: it
-    # then takes the first, sent again, for a duplicate, and its records are lost unsaid (KAFKA-15591, decisions/0006).
+    # then takes the first, sent again, for a duplicate, and its records are lost unsaid (KAFKA-15591, decisions/0007).
     "max.in.flight.requests.per.connection": 1,
     "queue.buffering.max.messages": 1_000_000,
 }
@@ -83,6 +83,10 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     properties: Mapping[str, str] = {}
     places: Mapping[str, str] = {}
     """Where the user set each property, `bootstrap.servers` among them."""
+
+    def ask_s(self, most_s: float) -> float:
+        """How long a question that is asked once may take, no longer than `most_s`."""
+        return min(most_s, self.ask_ms / 1_000)
 
 
 class Chatter:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.errors import OutsideError
+from streamingcandle.errors import MissingTopicError, OutsideError
 from streamingcandle.kafka.client import KafkaSettings, new_client, produce, producer_properties, reader_properties
+from streamingcandle.kafka.topics import partition_counts
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,11 @@ class TickProducer:
     """Appends to the tick topic, idempotently, in order per key."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        """Connects in the background."""
+        """OutsideError without a broker; MissingTopicError."""
         self._settings = settings
+        if settings.tick_topic not in partition_counts(settings):
+            where = f"topic {settings.tick_topic} at {settings.bootstrap_servers}"
+            raise MissingTopicError(f"{where}: missing; make it with `streamingcandle topics ensure`")
         self._producer = new_client(Producer, settings, producer_properties(settings), logger)
         self._failed: list[str] = []
 
@@ -40,7 +44,8 @@ class TickProducer:
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         if left or self._failed:
             cause = self._failed[0] if self._failed else f"{left} records not taken in {FLUSH_TIMEOUT_S:.0f} s"
-            raise OutsideError(f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}: {cause}")
+            where = f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}"
+            raise OutsideError(f"{where}: {cause}; see that it is there and the broker up, then send them again")
 
 
 def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: float) -> Iterator[Message]:
@@ -61,9 +66,9 @@ def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: 
 
 def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]:
     """The committed values of one key, in order, up to the end of its partition now."""
-    consumer = new_client(Consumer, settings, reader_properties(settings), logger)
+    consumer = new_client(Consumer, settings, reader_properties(settings))
     try:
-        metadata = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic]
+        metadata = consumer.list_topics(topic, timeout=settings.ask_s(READ_TIMEOUT_S)).topics[topic]
         if not metadata.partitions:
             raise OutsideError(
                 f"topic {topic} at {settings.bootstrap_servers}: missing; `streamingcandle topics ensure`"
@@ -74,6 +79,7 @@ def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]
             if message.key() == key:
                 yield message.value() or b""
     except KafkaException as error:
-        raise OutsideError(f"topic {topic} at {settings.bootstrap_servers}: {error.args[0].str()}") from error
+        where = f"topic {topic} at {settings.bootstrap_servers}"
+        raise OutsideError(f"{where}: {error.args[0].str()}; is the broker up?") from error
     finally:
         consumer.close()

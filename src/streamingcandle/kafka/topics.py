@@ -47,7 +47,9 @@ def ensure_topics(
 def partition_counts(settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
     """Every topic we may see and its number of partitions. OutsideError without a broker."""
     try:
-        metadata = new_client(AdminClient, settings, admin_properties(settings)).list_topics(timeout=timeout_s)
+        metadata = new_client(AdminClient, settings, admin_properties(settings)).list_topics(
+            timeout=settings.ask_s(timeout_s)
+        )
     except KafkaException as error:
         message = f"broker {settings.bootstrap_servers}: {error.args[0].str()}; is it up, and the address right?"
         raise OutsideError(message) from error

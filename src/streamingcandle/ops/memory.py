@@ -10,7 +10,7 @@ M_ARENA_MAX = -8
 
 
 def settle() -> None:
-    """Look for cycles seldom, and let all threads share one heap (docs/decisions/0006).
+    """Look for cycles seldom, and let all threads share one heap (docs/decisions/0007).
 
     Elsewhere than on glibc the heap stays as it is.
     """

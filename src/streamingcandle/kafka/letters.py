@@ -1,0 +1,136 @@
+"""`letters.Letters` on Kafka: one transactional id an application, so that of two retries the later one stays."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from streamingcandle.errors import OutsideError, OwnedError
+from streamingcandle.interfaces import Origin
+from streamingcandle.kafka.client import (
+    KafkaSettings,
+    admin_properties,
+    new_client,
+    produce,
+    reader_properties,
+    transaction_properties,
+)
+from streamingcandle.kafka.feed import read_to_end
+from streamingcandle.letters import Place, Retry, mark_of
+
+ASK_TIMEOUT_S = 15.0
+OPEN_TIMEOUT_S = 30.0
+"""Behind an open transaction nothing is read; a dead process's ends after 10 s, and brokers look every 10 s."""
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001
+
+
+class KafkaLetters:
+    """The letters of one topic."""
+
+    def __init__(self, settings: KafkaSettings, *, topic: str) -> None:
+        """`settings.instance` is the transactional id of a retry. Connects in the background."""
+        self._settings = settings
+        self._topic = topic
+        self._reader = new_client(Consumer, settings, reader_properties(settings))
+        self._producer: Producer | None = None
+
+    def begin(self) -> None:
+        """See `letters.Letters`: the broker ends what a former producer of this id left open, and fences it."""
+        self._producer = new_client(Producer, self._settings, transaction_properties(self._settings))
+        try:
+            self._producer.init_transactions(self._settings.ask_s(OPEN_TIMEOUT_S))
+        except KafkaException as error:
+            raise self._outside(f"transactional id {self._settings.instance}", error) from error
+
+    def ends(self) -> dict[int, int]:
+        """See `letters.Letters`; high watermarks: a mark may lie behind another process's open transaction."""
+        try:
+            metadata = self._reader.list_topics(self._topic, timeout=self._settings.ask_s(ASK_TIMEOUT_S)).topics[
+                self._topic
+            ]
+            if not metadata.partitions:
+                where = self._settings.bootstrap_servers
+                raise OutsideError(
+                    f"topic {self._topic} at {where}: missing; make it with `streamingcandle topics ensure`"
+                )
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            wanted = {TopicPartition(self._topic, number): latest for number in metadata.partitions}
+            admin = new_client(AdminClient, self._settings, admin_properties(self._settings))
+            answers = admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ASK_TIMEOUT_S
+            )
+            return {place.partition: answer.result().offset for place, answer in answers.items()}
+        except KafkaException as error:
+            raise self._outside(f"topic {self._topic}", error) from error
+
+    def read(self, ends: dict[int, int]) -> Iterator[tuple[Place, Origin]]:
+        """See `letters.Letters`."""
+        for number, end in ends.items():
+            place = TopicPartition(self._topic, number)
+            try:
+                place.offset, _ = self._reader.get_watermark_offsets(place, timeout=ASK_TIMEOUT_S)
+                for message in read_to_end(self._reader, place, end, OPEN_TIMEOUT_S):
+                    if (offset := message.offset() or 0) < end:
+                        yield Place(number, offset), _origin(message)
+            except KafkaException as error:
+                raise self._outside(f"topic {self._topic}[{number}]", error) from error
+
+    def record_at(self, topic: str, place: Place) -> Origin | None:
+        """See `letters.Letters`."""
+        reader = new_client(Consumer, self._settings, reader_properties(self._settings))
+        try:
+            reader.assign([TopicPartition(topic, place.partition, place.offset)])
+            message = reader.poll(OPEN_TIMEOUT_S)
+        finally:
+            reader.close()
+        error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()  # noqa: SLF001
+        is_gone = error is not None and error.code() in (
+            KafkaError._PARTITION_EOF,  # noqa: SLF001 - the client's public constants
+            KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+        )
+        if error is not None and not is_gone:
+            raise self._outside(f"record {topic}[{place.partition}]@{place.offset}", KafkaException(error))
+        return None if message is None or is_gone or message.offset() != place.offset else _origin(message)
+
+    def put_back(self, retries: Sequence[Retry]) -> int:
+        """See `letters.Letters`; what others marked was there before `begin` returned, and nobody came since."""
+        assert self._producer is not None
+        producer = self._producer
+        value, headers = mark_of([retry.letter for retry in retries])
+        try:
+            producer.begin_transaction()
+            for retry in retries:
+                details: dict[str, Any] = {"headers": list(retry.headers)}
+                if retry.timestamp_ms >= 0:
+                    details["timestamp"] = retry.timestamp_ms
+                if retry.key is None:
+                    details["partition"] = retry.partition
+                produce(producer, self._settings.tick_topic, retry.value, retry.key, **details)
+            produce(producer, self._topic, value, None, headers=list(headers))
+            producer.commit_transaction(OPEN_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() in _FENCED:
+                message = f"transactional id {self._settings.instance}: another retry has begun; let that one end"
+                raise OwnedError(message) from error
+            with suppress(KafkaException):
+                producer.abort_transaction(ASK_TIMEOUT_S)
+            # Where that fails too, the next one to begin ends it, either way, before it reads what is marked.
+            raise self._outside(
+                f"topic {self._settings.tick_topic}", error, "type it again: nothing goes twice"
+            ) from error
+        return len(retries)
+
+    def close(self) -> None:
+        """See `letters.Letters`."""
+        self._reader.close()
+
+    def _outside(self, what: str, error: KafkaException, cure: str = "is the broker up?") -> OutsideError:
+        return OutsideError(f"{what} at {self._settings.bootstrap_servers}: {error.args[0].str()}; {cure}")
+
+
+def _origin(message: Message) -> Origin:
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
