@@ -10,7 +10,7 @@ START ?= 0
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate soak lint fix kafka
+.PHONY: help setup demo test simulate soak fuzz lint fix kafka
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -39,6 +39,9 @@ simulate: setup  ## SEEDS=n stories from START=s on; BUGS=1: how many seeds each
 
 soak: setup kafka  ## MINUTES=n of a live feed while processes are killed, then the comparison with the reference
 	PYTHONPATH=tests $(BIN)/python tests/soak.py $(MINUTES)
+
+fuzz:  ## MINUTES=n of libFuzzer on the decoder and as long on load; what it finds lies in rust/fuzz/artifacts
+	@rust/fuzz/run $(MINUTES)
 
 lint: setup  ## what CI holds the code to
 	$(BIN)/ruff format --check .

@@ -171,7 +171,7 @@ impl Book {
     }
 
     fn position(&self) -> Option<i64> {
-        self.0.last_offset.map(|offset| offset.saturating_add(1))
+        self.0.position()
     }
 
     fn ledger(&self) -> BTreeMap<String, u64> {
