@@ -10,7 +10,7 @@ START ?= 0
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate soak fuzz lint fix kafka
+.PHONY: help setup demo test simulate soak fuzz docs wheel lint fix kafka
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -42,6 +42,13 @@ soak: setup kafka  ## MINUTES=n of a live feed while processes are killed, then 
 
 fuzz:  ## MINUTES=n of libFuzzer on the decoder and as long on load; what it finds lies in rust/fuzz/artifacts
 	@rust/fuzz/run $(MINUTES)
+
+docs: setup  ## docs/settings.md from the settings themselves
+	PYTHONPATH=tests $(BIN)/python tests/settings_page.py
+
+wheel: setup  ## dist/: a wheel for every Python from 3.11 on, and the sources
+	rm -rf dist
+	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" .tools/bin/uv build --quiet --out-dir dist
 
 lint: setup  ## what CI holds the code to
 	$(BIN)/ruff format --check .
