@@ -10,7 +10,7 @@ START ?= 0
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate soak fuzz docs wheel lint fix kafka
+.PHONY: help setup demo test simulate soak fuzz docs wheel installed lint fix kafka
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -48,7 +48,11 @@ docs: setup  ## docs/settings.md from the settings themselves
 
 wheel: setup  ## dist/: a wheel for every Python from 3.11 on, and the sources
 	rm -rf dist
-	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" .tools/bin/uv build --quiet --out-dir dist
+	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" CARGO_TARGET_DIR=rust/target/wheel \
+		$(BIN)/maturin build --quiet --release --sdist --out dist
+
+installed: wheel  ## what the wheel holds; installed where there is no cargo, and run
+	$(BIN)/pytest tests/wheel.py
 
 lint: setup  ## what CI holds the code to
 	$(BIN)/ruff format --check .

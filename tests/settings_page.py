@@ -1,5 +1,6 @@
 """docs/settings.md, from the settings themselves: `make docs` writes it, tests/unit/test_docs.py sees it current."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
@@ -16,7 +17,7 @@ Highest first: a command's own flag, the environment, the file's `[profile.NAME]
 default. `streamingcandle config show` prints every value with its origin, secrets masked.
 
 - **Variables**: `{PREFIX}` and the name in capitals: `{PREFIX}LATE_HORIZON=5m`. With `_FILE` at its end a
-  variable names a file that holds the value: for secrets. A variable that is not known is a warning that names the nearest.
+  variable names a file that holds the value: for secrets. A variable that is not known is a warning with the nearest.
 - **File**: `--config FILE` or `{PREFIX}CONFIG`. TOML, keys as below. A key that is not known is an error.
 - **Profile**: `--profile NAME` or `{PREFIX}PROFILE`, a built-in one or one of the file.
 - **Durations**: `250ms`, `1s`, `10m`, `2h`; a bare number is seconds.
@@ -47,7 +48,7 @@ Our defaults:
 """
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

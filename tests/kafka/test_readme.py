@@ -47,7 +47,7 @@ def test_first_steps_with_ones_own_kafka(broker: Broker, topic_prefix: str, tmp_
 
 
 def test_getting_started(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
-    """Its blocks in their order; that of the installation is tests/ops/test_wheel.py's."""
+    """Its blocks in their order; that of the installation is tests/wheel.py's."""
     page = (ROOT / "docs" / "getting-started.md").read_text()
     blocks = re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL)
     assert [language for language, _ in blocks] == ["sh", "sh", "sh", "python", "sh", "sh", "python"]

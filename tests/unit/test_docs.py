@@ -12,7 +12,7 @@ from streamingcandle.settings import load_settings
 DOCS = PAGE.parent
 RUN_BY = {
     "README.md": "kafka/test_readme.py",
-    "getting-started.md": "kafka/test_readme.py",
+    "getting-started.md": "kafka/test_readme.py",  # its first block: tests/wheel.py
     "operations.md": "ops/test_operations.py",
     "semantics.md": "unit/test_docs.py",
     "upgrading.md": "kafka/test_odd_logs.py",
