@@ -1,5 +1,7 @@
 //! What both targets share: rules, and the way a partition goes after it was read.
 
+use std::sync::Arc;
+
 use _kernel::book::Book;
 use _kernel::rules::{Rules, Timeframe};
 use _kernel::{Schedule, Season};
@@ -20,13 +22,13 @@ pub fn rules(quantity_decimals: u32, keep_outside: bool) -> Rules {
         digest: "d".to_owned(),
         timeframes: vec![timeframe("1m", 60_000), timeframe("1d", 0)],
         fields: names.map(str::to_owned).into(),
-        schedules: vec![Schedule {
+        schedules: vec![Arc::new(Schedule {
             exchange: "N".to_owned(),
             segment: "*".to_owned(),
             utc_offsets: vec![(i64::MIN, 5 * HOUR_MS + HOUR_MS / 2)],
             seasons: vec![Season { from_day: 10_957, to_day: i64::MAX, weekday_mask: 0x1f, hours }],
             exceptions: vec![(20_456, vec![(18 * HOUR_MS, 19 * HOUR_MS)])],
-        }],
+        })],
         late_horizon_ms: 600_000,
         future_ms: 60_000,
         after_close_ms: 1_000,
