@@ -60,9 +60,11 @@ lint: setup  ## what CI holds the code to
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cargo fmt --check --manifest-path rust/Cargo.toml
+	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
 	cargo clippy --quiet --locked --all-targets --manifest-path rust/Cargo.toml -- -D warnings
 
 fix: setup  ## let the formatters do what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --manifest-path rust/Cargo.toml
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml

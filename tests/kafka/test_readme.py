@@ -13,8 +13,8 @@ from program import PROGRAM, environment, run_well
 ROOT = Path(__file__).parents[2]
 
 
-def _blocks(language: str, page: str = "README.md") -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def test_make_targets_exist() -> None:
