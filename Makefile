@@ -10,7 +10,7 @@ START ?= 0
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate soak bench lint fix kafka
+.PHONY: help setup demo test simulate soak bench fuzz docs wheel installed lint fix kafka
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -43,15 +43,31 @@ soak: setup kafka  ## MINUTES=n of a live feed while processes are killed, then 
 bench: setup kafka  ## how fast, how late, how large: the table of BENCHMARKS.md; ONLY="kernel job close restore"
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks $(ONLY)
 
+fuzz:  ## MINUTES=n of libFuzzer on the decoder and as long on load; what it finds lies in rust/fuzz/artifacts
+	@rust/fuzz/run $(MINUTES)
+
+docs: setup  ## docs/settings.md from the settings themselves
+	PYTHONPATH=tests $(BIN)/python tests/settings_page.py
+
+wheel: setup  ## dist/: a wheel for every Python from 3.11 on, and the sources
+	rm -rf dist
+	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" CARGO_TARGET_DIR=rust/target/wheel \
+		$(BIN)/maturin build --quiet --release --sdist --out dist
+
+installed: wheel  ## what the wheel holds; installed where there is no cargo, and run
+	$(BIN)/pytest tests/wheel.py
+
 lint: setup  ## what CI holds the code to
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cargo fmt --check --manifest-path rust/Cargo.toml
+	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
 	cargo clippy --quiet --locked --all-targets --manifest-path rust/Cargo.toml -- -D warnings
 
 fix: setup  ## let the formatters do what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --manifest-path rust/Cargo.toml
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml

@@ -2,6 +2,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -26,11 +27,11 @@ const DECIMALS_MAX: u32 = 18;
 #[pyclass(module = "streamingcandle.candles._kernel")]
 struct Book(book::Book);
 
-fn schedule(data: ScheduleData) -> Schedule {
+fn schedule(data: ScheduleData) -> Arc<Schedule> {
     let (exchange, segment, utc_offsets, seasons, exceptions) = data;
     let season = |(from_day, to_day, weekday_mask, hours)| Season { from_day, to_day, weekday_mask, hours };
     let seasons = seasons.into_iter().map(season).collect();
-    Schedule { exchange, segment, utc_offsets, seasons, exceptions }
+    Arc::new(Schedule { exchange, segment, utc_offsets, seasons, exceptions })
 }
 
 fn check(rules: &Rules) -> Result<(), &'static str> {
@@ -186,7 +187,7 @@ impl Book {
     }
 
     fn position(&self) -> Option<i64> {
-        self.0.last_offset.map(|offset| offset.saturating_add(1))
+        self.0.position()
     }
 
     fn ledger(&self) -> BTreeMap<String, u64> {

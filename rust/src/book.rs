@@ -329,6 +329,12 @@ impl Book {
         self.event_ms = self.event_ms.max(Some(event_ms));
     }
 
+    /// Offset after the last record folded.
+    #[must_use]
+    pub fn position(&self) -> Option<i64> {
+        self.last_offset.map(|offset| offset.saturating_add(1))
+    }
+
     /// How many instruments are held.
     #[must_use]
     pub fn instruments(&self) -> usize {

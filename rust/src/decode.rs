@@ -1,6 +1,7 @@
 //! One record to one tick (semantics §1): the order of verdicts is the order of this file.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -47,7 +48,8 @@ impl Reason {
 pub struct Venue {
     pub exchange: String,
     pub segment: String,
-    pub schedule: Schedule,
+    /// Shared: a feed may make up as many segments as it likes.
+    pub schedule: Arc<Schedule>,
     pub since_zero: bool,
 }
 

@@ -20,7 +20,7 @@ pub struct PreOpen {
     pub day: i64,
     pub close_ms: i64,
     /// (event time, offset, total), all three rising.
-    steps: Vec<(i64, i64, i64)>,
+    pub(crate) steps: Vec<(i64, i64, i64)>,
 }
 
 impl PreOpen {

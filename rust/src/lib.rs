@@ -4,6 +4,8 @@
 //! belongs, [`fold`] puts it into the windows of [`window`], [`close`] picks what is due, [`encode`]
 //! writes it. [`book`] holds the state and [`state`] dumps and loads it. Only [`bindings`] knows Python.
 
+#![cfg_attr(fuzzing, allow(missing_docs))]
+
 mod bindings;
 pub mod book;
 mod close;
@@ -17,3 +19,10 @@ mod session;
 mod state;
 mod time;
 mod window;
+
+/// What `rust/fuzz` drives beside the book.
+#[cfg(fuzzing)]
+pub use {
+    decode::{Reason, Venues, Verdict, judge},
+    session::{Schedule, Season},
+};

@@ -1,5 +1,7 @@
 //! The rules of a fold, as plain data from Python's `Rules`.
 
+use std::sync::Arc;
+
 use crate::session::Schedule;
 
 /// A candle length; `length_ms` 0 is the trading day.
@@ -47,7 +49,7 @@ pub struct Rules {
     /// JSON names, in the order of [`Field`].
     pub fields: Vec<String>,
     /// Every listed exchange and segment.
-    pub schedules: Vec<Schedule>,
+    pub schedules: Vec<Arc<Schedule>>,
     /// §4: too late when a window ended this long before the instrument's own time.
     pub late_horizon_ms: i64,
     /// §1: rejected when further than this after the record's timestamp.

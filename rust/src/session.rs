@@ -1,5 +1,7 @@
 //! Trading sessions: which one is open at an instant, and the window grid (semantics §2).
 
+use std::sync::Arc;
+
 use crate::rules::Rules;
 
 pub const DAY_MS: i64 = 86_400_000;
@@ -202,7 +204,7 @@ pub fn window_outside(schedule: &Schedule, place: Place, length_ms: i64, at_ms: 
 }
 
 /// The schedules by exchange and segment, with the one for what is unlisted.
-pub fn find_schedule(rules: &Rules, exchange: &str, segment: &str) -> Schedule {
+pub fn find_schedule(rules: &Rules, exchange: &str, segment: &str) -> Arc<Schedule> {
     let named = |wanted: &str| rules.schedules.iter().find(|s| s.exchange == exchange && s.segment == wanted);
-    named(segment).or_else(|| named("*")).cloned().unwrap_or_else(Schedule::round_the_clock)
+    named(segment).or_else(|| named("*")).cloned().unwrap_or_else(|| Arc::new(Schedule::round_the_clock()))
 }

@@ -6,10 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::book::{Book, Ledger};
 use crate::fold::{Freeze, Instrument};
+use crate::session::DAY_MS;
+use crate::window::{Day, Frame, Window};
 
 const MAGIC: &[u8; 4] = b"SCBK";
 /// Raised whenever the layout below changes; older ones stay readable.
 pub const FORMAT_VERSION: u16 = 1;
+
+/// Far above every time and count of a book, and so low that no sum of some overflows.
+const SOUND_MAX: i64 = i64::MAX / 8;
 
 /// Why a dump cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,6 +113,12 @@ impl Book {
         if !loaded.instruments.iter().all(fits) {
             return Err(Unusable::Damaged("an instrument that does not fit"));
         }
+        if !is_counted(&loaded.ledger)
+            || !loaded.event_ms.is_none_or(is_time)
+            || !loaded.instruments.iter().all(is_sound)
+        {
+            return Err(Unusable::Damaged("numbers that no fold arrives at"));
+        }
         let mut fresh = Self::new(self.rules.clone(), self.partition);
         for (index, (exchange, segment)) in (0_u32..).zip(&loaded.venues) {
             if fresh.venues.index(&self.rules, exchange, segment) != index {
@@ -141,4 +152,34 @@ fn body(dumped: &[u8]) -> Result<&[u8], Unusable> {
         return Err(Unusable::Damaged("checksum"));
     }
     Ok(body)
+}
+
+// What the fold computes with must be in the range that it would have kept to itself: the kernel stops at an overflow.
+
+fn is_time(ms: i64) -> bool {
+    (0..=SOUND_MAX).contains(&ms)
+}
+
+fn is_counted(ledger: &Ledger) -> bool {
+    let counts = [ledger.folded, ledger.quotes, ledger.outside, ledger.late, ledger.late_some];
+    let others = [ledger.time_fallback, ledger.optional_unreadable, ledger.volume_stuck];
+    counts.iter().chain(&others).chain(&ledger.rejected).all(|count| *count <= u64::MAX / 32)
+}
+
+fn is_sound(instrument: &Instrument) -> bool {
+    let frames = instrument.frames.iter().all(|Frame { windows, days }| {
+        windows.iter().all(is_window) && days.iter().all(|day| is_base(day) && day.carried >= 0)
+    });
+    let totals = instrument.pre_open.iter().flat_map(|day| &day.steps).all(|(_, _, total)| *total >= 0);
+    instrument.now_ms.is_none_or(is_time) && frames && totals
+}
+
+fn is_window(window: &Window) -> bool {
+    let times = [window.start_ms, window.end_ms, window.day.saturating_mul(DAY_MS), window.ticks, window.ticks_all];
+    let amounts = [window.total, window.below, window.reach, window.quantity, window.volume];
+    times.into_iter().all(is_time) && amounts.iter().all(|amount| *amount >= 0)
+}
+
+fn is_base(day: &Day) -> bool {
+    day.base >= 0 && day.first.is_none_or(|(_, _, base)| base >= 0)
 }

@@ -103,6 +103,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     default: str | None
     read: Callable[[str], str]
+    what: str
 
 
 def _user_dir(name: str) -> str:
@@ -110,33 +111,51 @@ def _user_dir(name: str) -> str:
 
 
 SETTINGS: dict[str, Setting] = {
-    "application_id": Setting("candle-processor-ticktooneminprocessor", _topic),
-    "start": Setting("earliest", _start),
-    "wait": Setting("60s", _duration),
-    "tick_topic": Setting("forwardtesting-data", _topic),
-    "candle_topic": Setting("{n}-min-candle", _pattern),
-    "candle_topic_seconds": Setting("{n}-sec-candle", _pattern),
-    "candle_topic_hours": Setting("{n}-hour-candle", _pattern),
-    "candle_topic_days": Setting("{n}-day-candle", _pattern),
-    "timeframes": Setting(",".join(DEFAULT), lambda text: ",".join(t.label for t in parse_timeframes(text))),
-    "grace": Setting("1s", _any),
-    "late_horizon": Setting("10m", _duration),
-    "commit_interval": Setting("1s", _duration),
-    "snapshot_interval": Setting("30s", _duration),
-    "adopt_grace": Setting("0s", _duration),
-    "partition_check": Setting("refuse", _one_of("refuse", "warn")),
-    "gone_offsets": Setting("continue", _one_of("continue", "stop")),
-    "future_tolerance": Setting("60s", _duration),
-    "after_close": Setting("1s", _duration),
-    "quantity_decimals": Setting("0", _one_of(*map(str, range(19)))),
-    "outside_session": Setting("skip", _one_of("skip", "keep")),
-    "since_zero": Setting("", _any),
-    "sessions": Setting("", _any),
-    "fields": Setting("", _any),
-    "partitions": Setting("6", _whole),
-    "state_dir": Setting(_user_dir("state"), _any),
-    "data_dir": Setting(_user_dir("data"), _any),
-    "log_format": Setting("auto", _one_of("auto", "text", "json")),
+    "application_id": Setting(
+        "candle-processor-ticktooneminprocessor", _topic, "group id, and prefix of all internal names"
+    ),
+    "start": Setting(
+        "earliest",
+        _start,
+        "where a group without offsets begins: `earliest`, `session` (the day's open), `latest`, a time",
+    ),
+    "wait": Setting("60s", _duration, "how long a start waits for a broker or a topic"),
+    "tick_topic": Setting("forwardtesting-data", _topic, "ticks in"),
+    "candle_topic": Setting("{n}-min-candle", _pattern, "candles of n minutes out"),
+    "candle_topic_seconds": Setting("{n}-sec-candle", _pattern, "candles of n seconds out"),
+    "candle_topic_hours": Setting("{n}-hour-candle", _pattern, "candles of n hours out"),
+    "candle_topic_days": Setting("{n}-day-candle", _pattern, "candles of n days out"),
+    "timeframes": Setting(
+        ",".join(DEFAULT),
+        lambda text: ",".join(t.label for t in parse_timeframes(text)),
+        "whole seconds, minutes, hours, or `1d`",
+    ),
+    "grace": Setting("1s", _any, "how long after its end a window is published; `1s,5m=2s` gives 5m its own"),
+    "late_horizon": Setting(
+        "10m", _duration, "a tick whose window ended so long ago changes nothing; above every grace"
+    ),
+    "commit_interval": Setting("1s", _duration, "how often what is due is published"),
+    "snapshot_interval": Setting("30s", _duration, "how often the state is written, for quick restarts"),
+    "adopt_grace": Setting("0s", _duration, "`run --adopt`: the grace of the program before"),
+    "partition_check": Setting(
+        "refuse", _one_of("refuse", "warn"), "a tick without key, an instrument in two partitions: `refuse` or `warn`"
+    ),
+    "gone_offsets": Setting(
+        "continue", _one_of("continue", "stop"), "ticks deleted before they were read: `continue` or `stop`"
+    ),
+    "future_tolerance": Setting("60s", _duration, "a tick so far after its record's timestamp is rejected"),
+    "after_close": Setting("1s", _duration, "a tick so short after the close belongs to the last window"),
+    "quantity_decimals": Setting("0", _one_of(*map(str, range(19))), "decimals of quantities and volumes, 0 to 18"),
+    "outside_session": Setting(
+        "skip", _one_of("skip", "keep"), "ticks outside the session: `skip`, or `keep` in windows of their own"
+    ),
+    "since_zero": Setting("", _any, "exchanges whose first window counts its volume from zero; `*` for all"),
+    "sessions": Setting("", _any, "a CSV file of sessions instead of the shipped one"),
+    "fields": Setting("", _any, "other JSON names: `price=ltp,token=instrument_token`"),
+    "partitions": Setting("6", _whole, "of topics that `topics ensure` makes"),
+    "state_dir": Setting(_user_dir("state"), _any, "snapshots and locks"),
+    "data_dir": Setting(_user_dir("data"), _any, "the embedded log and store"),
+    "log_format": Setting("auto", _one_of("auto", "text", "json"), "`text`, `json`, or `auto`: text on a terminal"),
 }
 PROFILES: dict[str, dict[str, str]] = {
     "development": {},

@@ -1,13 +1,14 @@
-"""Every command of the README does what it says, against a broker of its own deployment."""
+"""Every command of README.md and docs/getting-started.md does what it says, each as a deployment of its own."""
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 from broker import Broker
-from program import environment, run_well
+from program import PROGRAM, environment, run_well
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,3 +54,29 @@ def test_first_steps_with_ones_own_kafka(broker: Broker, topic_prefix: str, tmp_
     )
     assert seen.returncode == 0, seen.stderr.decode()
     assert int(seen.stdout) > 0
+
+
+def test_getting_started(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    """Its blocks in their order; that of the installation is tests/wheel.py's."""
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL)
+    assert [language for language, _ in blocks] == ["sh", "sh", "sh", "python", "sh", "sh", "python"]
+    names = {"localhost:9092": broker.bootstrap} | {
+        name: f"{topic_prefix}-{name}" for name in ("my-candles", "my-ticks", "my-reader", "1-min-candle")
+    }
+    variables = environment(topic_prefix, tmp_path, None)
+    own = ("APPLICATION_ID", "TICK_TOPIC")
+    variables = {name: value for name, value in variables.items() if not name.endswith(own)}
+    variables["STREAMINGCANDLE_CONFIG"] = "candles.toml"
+    for language, block in blocks[1:]:
+        text = block
+        for name, replaced in names.items():
+            text = text.replace(name, replaced)
+        text = re.sub("^streamingcandle ", f'"{PROGRAM}" ', text, flags=re.MULTILINE)
+        command = ["bash", "-euc", text] if language == "sh" else [sys.executable, "-c", text]
+        done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+        assert done.returncode == 0, (block, done.stderr.decode())
+    store = sqlite3.connect(tmp_path / "candles.db")
+    found = store.execute("SELECT instrument, open, high, low, close, volume FROM candles ORDER BY start_ms").fetchall()
+    store.close()
+    assert found == [("N:C:2885", 100.0, 101.5, 100.0, 101.5, 25), ("N:C:2885", 101.0, 101.0, 101.0, 101.0, 15)]
