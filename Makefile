@@ -32,7 +32,7 @@ kafka:
 
 test: setup kafka  ## every test, on a real Kafka broker too
 	cargo test --quiet --locked --manifest-path rust/Cargo.toml
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 simulate: setup  ## SEEDS=n stories from START=s on; BUGS=1: how many seeds each planted bug takes
 	@$(if $(BUGS),PYTHONPATH=tests $(BIN)/python -m simulation.bugs,$(BIN)/python -m streamingcandle.simulation --seeds $(SEEDS) --start $(START))
