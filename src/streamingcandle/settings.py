@@ -6,12 +6,11 @@ is `STREAMINGCANDLE_` and the name in capitals, the key in a TOML file the name 
 
 import os
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import msgspec
 import platformdirs
@@ -23,6 +22,7 @@ from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.properties import is_known, nearest, refusal
 from streamingcandle.partition import PathSettings, Topics
+from streamingcandle.settings_file import read_settings_file
 
 PREFIX = "STREAMINGCANDLE_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
@@ -312,7 +312,9 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     environment = dict(os.environ if environment is None else environment)
     warnings: list[str] = []
     _read_secret_files(environment)
-    file, file_profiles, file_kafka = _read_file(flags.get("config") or environment.get(PREFIX + "CONFIG"))
+    file, file_profiles, file_kafka = read_settings_file(
+        flags.get("config") or environment.get(PREFIX + "CONFIG"), SETTINGS
+    )
     profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or "development"
     if profile not in PROFILES and profile not in file_profiles:
         choices = [*PROFILES, *file_profiles]
@@ -397,57 +399,6 @@ def _client_properties(
 def _place(name: str, origin: str) -> str:
     """Where a client property was set: the variable, or the key in the file."""
     return KAFKA_PREFIX + name.upper().replace(".", "_") if origin == "environment" else f"kafka.{name}"
-
-
-def _read_file(path: str | None) -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, str]]:
-    """Settings, profiles and client properties of a TOML file."""
-    if not path:
-        return {}, {}, {}
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"settings file {path}: {error.strerror}; name a file that can be read") from error
-    except ValueError as error:
-        raise SettingsError(f'settings file {path}: {error}; write TOML, like grace = "1s"') from error
-    profiles = {name: _section(path, section) for name, section in _table(path, data, "profile").items()}
-    kafka = dict(_dotted(_table(path, data, "kafka")))
-    for name in kafka:
-        if not is_known(name):
-            raise SettingsError(f"settings file {path}: unknown client property {name!r}; nearest: {nearest(name)}")
-    return _section(path, data), profiles, kafka
-
-
-def _table(path: str, data: dict[str, Any], name: str) -> dict[str, Any]:
-    table = data.pop(name, {})
-    if not isinstance(table, dict):
-        example = "[profile.NAME]" if name == "profile" else f"[{name}]"
-        raise SettingsError(f"settings file {path}: {name} = {table!r} is no table; write {example} over its keys")
-    return table
-
-
-def _section(path: str, data: object) -> dict[str, str]:
-    if not isinstance(data, dict):
-        raise SettingsError(f"settings file {path}: profile = {data!r} is no table; write [profile.NAME] over its keys")
-    for name in data:
-        if name not in SETTINGS:
-            nearest = get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
-            raise SettingsError(f"settings file {path}: unknown key {name!r}; nearest: {nearest}")
-    return {name: _text(value) for name, value in data.items()}
-
-
-def _dotted(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """`ssl.ca.location = …` is tables in a table where the name has no quotes."""
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}.{rest}", text) for rest, text in _dotted(value))
-        else:
-            yield name, _text(value)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def masked(name: str, text: str) -> str:
