@@ -10,14 +10,22 @@ LOOSE = re.compile(r"\b(TODO|FIXME|XXX)\b")
 SKIPS = re.compile(r"pytest\.(skip|mark\.skip|mark\.xfail|importorskip)|#\[ignore")
 
 
-def _tracked(*patterns: str) -> list[Path]:
+def _listed(*patterns: str) -> list[Path]:
     listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, check=True).stdout
-    return [path for name in listed.decode().splitlines() if (path := ROOT / name).is_file() and path != Path(__file__)]
+    return [ROOT / name for name in listed.decode().splitlines()]
+
+
+def _tracked(*patterns: str) -> list[Path]:
+    return [path for path in _listed(*patterns) if path.is_file() and path != Path(__file__)]
 
 
 def test_nothing_names_this_machine() -> None:
     paths = re.compile(rf"{re.escape(str(ROOT.parent))}/|{re.escape(str(Path.home()))}/")
     assert [path for path in _tracked() if paths.search(path.read_text(errors="ignore"))] == []
+
+
+def test_no_link_leads_out() -> None:
+    assert [path for path in _listed() if path.is_symlink()] == []
 
 
 def test_no_loose_ends_and_no_skips() -> None:
