@@ -46,6 +46,7 @@ def new_producer(bootstrap: str) -> Producer:
             "linger.ms": 20,
             "compression.type": "lz4",
             "queue.buffering.max.messages": 2 * FLUSH_RECORDS,
+            "log_level": 0,
         }
     )
 
