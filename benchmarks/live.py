@@ -16,7 +16,7 @@ from benchmarks.feed import TICKS_A_MINUTE, new_producer, tick
 from benchmarks.figure import Figure
 from benchmarks.job import PARTITIONS, SERVER_JVM
 from broker import Broker
-from program import PROGRAM, environment, run_well
+from program import PROGRAM, environment, percentile, resident_mb, run_well
 from streamingcandle.candles.book import new_book
 from streamingcandle.candles.candle import decode_candle
 from streamingcandle.candles.commit import Fingerprint
@@ -33,7 +33,6 @@ TAIL_S = 12
 LABELS = (1, 2, 3, 5, 15, 30)
 PIECE_MS = 20
 BACK_TIMEOUT_S = 120
-PAGE_KB = 4
 _clock = SystemClock()
 
 
@@ -91,7 +90,7 @@ def bench_close(_ticks: int, runs: int) -> Iterator[Figure]:
             memory.append(resident_mb)
         name = f"close delay, everybody's 30m window, {instruments:,} instruments ({len(delays[0]):,} candles)"
         for percent, wanted in ((50, ""), (99, "250" if instruments == 10_000 else ""), (100, "")):
-            yield Figure(f"{name}: p{percent}", [_at(run, percent) for run in delays], "ms", wanted)
+            yield Figure(f"{name}: p{percent}", [percentile(run, percent) for run in delays], "ms", wanted)
         wanted = "200" if instruments == 10_000 else ""
         yield Figure(f"resident memory, live, {instruments:,} instruments", memory, "MB", wanted)
 
@@ -115,7 +114,7 @@ def _half_hour(instruments: int) -> tuple[list[float], float]:
                     candle = decode_candle(message.value() or b"")
                     if candle.window_end_millis == HALF_HOUR_MS and not candle.revised:
                         delays.append(float(at_ms - feed.shift_ms - HALF_HOUR_MS - GRACE_MS))
-            memory_mb = _resident_mb(process.pid)
+            memory_mb = resident_mb(process.pid)
         reader.close()
     wanted = instruments * len(LABELS)
     if len(delays) != wanted:
@@ -199,11 +198,3 @@ def _reader(bootstrap: str) -> Consumer:
             "fetch.wait.max.ms": 10,
         }
     )
-
-
-def _resident_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_KB / 1_000
-
-
-def _at(ordered: list[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

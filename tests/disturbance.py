@@ -6,6 +6,7 @@ there twice, and every tick is committed.
 
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -64,6 +65,24 @@ def await_that(is_so: Callable[[], bool], what: str, *, limit_s: float = LIMIT_S
         assert _clock.monotonic_ms() < began_ms + limit_s * 1_000, f"after {limit_s:.0f} s still not: {what}"
         _clock.sleep_ms(probe_ms)
     return (_clock.monotonic_ms() - began_ms) / 1_000
+
+
+def kill_retries(variables: Mapping[str, str], end: Callable[[], int], *, seed: int, late_ms: int) -> int:
+    """Four times `dead-letters retry`, killed within `late_ms` of the first tick past `end`; how many had not ended."""
+    rng = random.Random(seed)
+    kills = 0
+    for _ in range(4):
+        before = end()
+
+        def is_past(before: int = before) -> bool:
+            return end() > before
+
+        with subprocess.Popen([PROGRAM, "dead-letters", "retry"], env=variables, stderr=subprocess.PIPE) as process:
+            await_that(is_past, "a tick put back", probe_ms=1)
+            _clock.sleep_ms(rng.randrange(late_ms))
+            process.kill()
+            kills += process.wait() != 0
+    return kills
 
 
 def _answer(ask: Callable[[], Answer]) -> Answer:

@@ -15,6 +15,7 @@ from streamingcandle.settings import load_settings
 
 PROGRAM = str(Path(sys.executable).with_name("streamingcandle"))
 STEP_TIMEOUT_S = 240
+PAGE_KB = 4
 Key = tuple[str, str, int]
 LABELS = ("1m", "2m", "3m", "5m", "15m", "30m")
 
@@ -128,3 +129,13 @@ def differences(found: Mapping[Key, Candle], wanted: Mapping[Key, Candle]) -> li
         for key in sorted(set(found) | set(wanted))
         if key not in found or key not in wanted or values(found[key]) != values(wanted[key])
     ]
+
+
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """The value below which so many of a hundred lie; 100 is the last."""
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def resident_mb(pid: int) -> float:
+    """Memory that a process holds now."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_KB / 1_000

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from broker import Broker
 from disturbance import Deployment, Service
-from program import Key, differences, read_topic, run_well, values
+from program import Key, differences, percentile, read_topic, resident_mb, run_well, values
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.reference import Record, Reference
 from streamingcandle.clock import SystemClock
@@ -34,7 +34,6 @@ FREEZE_MS = 9_000
 """Longer than the session: the others take over."""
 GRACE_MS = 1_000
 QUARTERS = 4
-PAGE_KB = 4
 
 
 class Sample(NamedTuple):
@@ -104,10 +103,9 @@ class Soak:
         return self._deployment.start()
 
     def _sample(self, survivor: Service) -> None:
-        memory_kb = int(Path(f"/proc/{survivor.process.pid}/statm").read_text().split()[1]) * PAGE_KB
         state = Path(self._deployment.variables["STREAMINGCANDLE_STATE_DIR"])
         size = sum(path.stat().st_size for path in state.rglob("snapshot-*") if path.is_file())
-        self.samples.append(Sample(self._clock.wall_ms(), memory_kb / 1_000, size / 1e6))
+        self.samples.append(Sample(self._clock.wall_ms(), resident_mb(survivor.process.pid), size / 1e6))
 
     def _feed(self) -> None:
         market = Market(INSTRUMENTS, seed=7)
@@ -156,7 +154,7 @@ class Soak:
         counts = Counter(kind for kind, _ in self.strikes)
         print(f"{self._deployment.sent} ticks; " + ", ".join(f"{kind} {count}" for kind, count in counts.items()))
         resumed = self.resumed_ms()
-        print(f"kill to candles of every partition, less the grace: p50 {_at(resumed, 50)} max {_at(resumed, 100)} ms")
+        print(f"kill to candles of every partition, less the grace: p50 {percentile(resumed, 50)} max {resumed[-1]} ms")
         began_ms, ended_ms = self.seen[0].at_ms, self.seen[-1].at_ms + 1
         length_ms = (ended_ms - began_ms) / QUARTERS
         for quarter in range(QUARTERS):
@@ -166,14 +164,10 @@ class Soak:
             memory = sorted(sample.memory_mb for sample in samples)
             print(
                 f"quarter {quarter + 1}: "
-                f"close delay p50 {_at(delays, 50)} p99 {_at(delays, 99)} max {_at(delays, 100)} ms; "
-                f"survivor's memory {_at(memory, 0):.0f} to {_at(memory, 100):.0f} MB; "
+                f"close delay p50 {percentile(delays, 50)} p99 {percentile(delays, 99)} max {delays[-1]} ms; "
+                f"survivor's memory {memory[0]:.0f} to {memory[-1]:.0f} MB; "
                 f"state {max(sample.state_mb for sample in samples):.1f} MB"
             )
-
-
-def _at(ordered: Sequence[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
 def _reference(number: int, records: list[Record]) -> dict[Key, Candle]:

@@ -1,10 +1,8 @@
 """`dead-letters retry` on the real broker: each record once, through kills, open transactions and a second retry."""
 
 import json
-import random
 import subprocess
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic, TopicPartition
 
 from broker import Broker
-from disturbance import await_that
+from disturbance import kill_retries
 from program import PROGRAM, environment, read_topic, run, run_well
 from streamingcandle.clock import SystemClock
 from streamingcandle.errors import OwnedError
@@ -49,12 +47,7 @@ def _retried(broker: Broker, prefix: str) -> Counter[bytes]:
     return found
 
 
-def _is_past(end: Callable[[], int], before: int) -> Callable[[], bool]:
-    return lambda: end() > before
-
-
 def test_retries_killed_in_a_loop_put_back_each_once(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
-    rng = random.Random(4)
     count = 12_000
     variables = _reject(broker, topic_prefix, tmp_path, count)
     watcher = Consumer(
@@ -66,14 +59,7 @@ def test_retries_killed_in_a_loop_put_back_each_once(broker: Broker, topic_prefi
         """Records of open transactions too: a kill is to meet one."""
         return sum((watcher.get_watermark_offsets(place, timeout=30) or (0, 0))[1] for place in places)
 
-    kills = 0
-    for _ in range(4):
-        before = end()
-        with subprocess.Popen([PROGRAM, "dead-letters", "retry"], env=variables, stderr=subprocess.PIPE) as process:
-            await_that(_is_past(end, before), "a tick put back", probe_ms=1)
-            clock.sleep_ms(rng.randrange(40))
-            process.kill()
-            kills += process.wait() != 0
+    kills = kill_retries(variables, end, seed=4, late_ms=40)
     watcher.close()
     run_well(variables, "dead-letters", "retry")
     found = _retried(broker, topic_prefix)

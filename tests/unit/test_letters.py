@@ -2,17 +2,14 @@
 
 import base64
 import json
-import random
-import subprocess
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from disturbance import await_that
-from program import PROGRAM, environment, run, run_well
+from disturbance import kill_retries
+from program import environment, run, run_well
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.letters import EmbeddedLetters
 from streamingcandle.embedded.store import EmbeddedStore, NewRecord
@@ -177,22 +174,10 @@ def test_what_is_good_by_new_settings_becomes_a_candle(tmp_path: Path) -> None:
     assert json.loads(run_well(mended, "candles", "N:C:8", "--format", "json"))["close"] == 2.5
 
 
-def _is_past(store: EmbeddedStore, end: int) -> Callable[[], bool]:
-    return lambda: store.end("t-ticks", 0) > end
-
-
 def test_retries_killed_at_any_moment_put_back_each_once(tmp_path: Path) -> None:
-    rng = random.Random(3)
     variables = _reject(tmp_path, each=4_000)
     store = _store(tmp_path)
-    kills = 0
-    for _ in range(4):
-        end = store.end("t-ticks", 0)
-        with subprocess.Popen([PROGRAM, "dead-letters", "retry"], env=variables, stderr=subprocess.PIPE) as process:
-            await_that(_is_past(store, end), "a tick put back", probe_ms=1)
-            clock.sleep_ms(rng.randrange(20))
-            process.kill()
-            kills += process.wait() != 0
+    kills = kill_retries(variables, lambda: store.end("t-ticks", 0), seed=3, late_ms=20)
     store.close()
     run_well(variables, "dead-letters", "retry")
     again = Counter(tick[3]["retried"] for tick in _ticks(tmp_path) if "retried" in tick[3])

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streamingcandle.errors import OutsideError, OwnedError
@@ -18,6 +18,7 @@ from streamingcandle.kafka.client import (
     transaction_properties,
 )
 from streamingcandle.kafka.feed import read_to_end
+from streamingcandle.kafka.reader import origin_of
 from streamingcandle.letters import Place, Retry, mark_of
 
 ASK_TIMEOUT_S = 15.0
@@ -73,7 +74,7 @@ class KafkaLetters:
                 place.offset, _ = self._reader.get_watermark_offsets(place, timeout=ASK_TIMEOUT_S)
                 for message in read_to_end(self._reader, place, end, OPEN_TIMEOUT_S):
                     if (offset := message.offset() or 0) < end:
-                        yield Place(number, offset), _origin(message)
+                        yield Place(number, offset), origin_of(message)
             except KafkaException as error:
                 raise self._outside(f"topic {self._topic}[{number}]", error) from error
 
@@ -93,7 +94,7 @@ class KafkaLetters:
         )
         if error is not None and not is_gone:
             raise self._outside(f"record {topic}[{place.partition}]@{place.offset}", KafkaException(error))
-        return None if message is None or is_gone or message.offset() != place.offset else _origin(message)
+        return None if message is None or is_gone or message.offset() != place.offset else origin_of(message)
 
     def put_back(self, retries: Sequence[Retry]) -> int:
         """See `letters.Letters`; what others marked was there before `begin` returned, and nobody came since."""
@@ -129,8 +130,3 @@ class KafkaLetters:
 
     def _outside(self, what: str, error: KafkaException, cure: str = "is the broker up?") -> OutsideError:
         return OutsideError(f"{what} at {self._settings.bootstrap_servers}: {error.args[0].str()}; {cure}")
-
-
-def _origin(message: Message) -> Origin:
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)

@@ -185,7 +185,7 @@ class KafkaReader:
             reader.close()
         if message.error() is not None or message.offset() != offset:
             return None
-        return _origins([message])(0)
+        return origin_of(message)
 
     def partitions(self) -> Sequence[int]:
         """See `interfaces.Reader`; OutsideError where the topic is missing."""
@@ -246,10 +246,11 @@ def is_fatal(error: KafkaError) -> bool:
     return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - the client's public constant
 
 
-def _origins(messages: list[Message]) -> Callable[[int], Origin]:
-    def origin(index: int) -> Origin:
-        message = messages[index]
-        headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-        return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
+def origin_of(message: Message) -> Origin:
+    """The record as it lies in its partition."""
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
 
-    return origin
+
+def _origins(messages: list[Message]) -> Callable[[int], Origin]:
+    return lambda index: origin_of(messages[index])

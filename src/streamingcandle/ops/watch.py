@@ -14,10 +14,7 @@ from streamingcandle.candles.instrument import Instrument
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import BrokerAwayError, Clock, Snapshots, Tail
 from streamingcandle.partition import PathSettings
-from streamingcandle.pipeline import BACKLOG_RECORDS, Path
-
-RETRY_MS = 200
-"""After an unanswered question the next one waits this long."""
+from streamingcandle.pipeline import BACKLOG_RECORDS, RETRY_MS, Path
 
 Seen = tuple[str, Candle]
 """The instrument's key, and a candle of it."""
