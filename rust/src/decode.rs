@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::number::{Decimal, integer, is_number};
+use crate::number::{Decimal, float, integer, is_number};
 use crate::rules::{FIELD_COUNT, Field, Rules};
-use crate::scan::{Layout, members};
+use crate::scan::{Layout, Name, between_quotes, members};
 use crate::session::{Schedule, find_schedule};
 use crate::time::{FIRST_MS, LIMIT_MS, epoch_number_ms, text_ms};
 
@@ -128,7 +128,15 @@ pub enum Verdict<'a> {
     Tick(Tick<'a>),
 }
 
-type Raw<'a> = [Option<&'a str>; FIELD_COUNT];
+/// A value as spelled.
+#[derive(Clone, Copy, Debug)]
+struct Spelled<'a> {
+    text: &'a [u8],
+    /// A string with a backslash in it.
+    is_escaped: bool,
+}
+
+type Raw<'a> = [Option<Spelled<'a>>; FIELD_COUNT];
 
 /// How the records of this feed are laid out, learned from one of them. A cache: verdicts do not depend on it.
 #[derive(Debug, Default)]
@@ -141,68 +149,73 @@ struct Feed {
 }
 
 impl Feed {
-    /// The fields we read, as spelled, the last of a name winning; `None` where the record is not a JSON object.
-    fn read<'a>(&mut self, rules: &Rules, value: &'a [u8]) -> Option<Raw<'a>> {
-        let text = std::str::from_utf8(value).ok()?;
-        let mut raw = [None; FIELD_COUNT];
+    /// Put the fields that a record has into `raw`, the last of a name winning and `null` absent; `None` where it is no
+    /// JSON object.
+    fn read<'a>(&mut self, rules: &Rules, value: &'a [u8], raw: &mut Raw<'a>) -> Option<()> {
+        std::str::from_utf8(value).ok()?;
         let mut is_stranger = false;
-        members(text, &self.layout, |member| {
-            is_stranger |= member.known.is_none();
-            let index = match member.known {
-                Some(known) => self.fields.get(known).copied().flatten(),
-                None => member.key().and_then(|key| field_index(rules, key)),
+        members(value, &self.layout, |member| {
+            let index = match member.name {
+                Name::Known(known) => self.fields.get(known).copied().flatten(),
+                Name::Spelled(spelled) => {
+                    is_stranger = true;
+                    field_index(rules, between_quotes(spelled))
+                }
             };
             if let Some(slot) = index.and_then(|index| raw.get_mut(index)) {
-                *slot = Some(member.value);
+                let spelled = Spelled { text: member.value, is_escaped: member.is_escaped };
+                *slot = (member.value != b"null").then_some(spelled);
             }
         })?;
         self.strangers = if is_stranger { self.strangers + 1 } else { 0 };
         if self.strangers == STRANGERS_MAX {
-            self.learn(rules, text);
+            self.learn(rules, value);
         }
-        Some(raw)
+        Some(())
     }
 
-    fn learn(&mut self, rules: &Rules, text: &str) {
+    fn learn(&mut self, rules: &Rules, text: &[u8]) {
         self.strangers = 0;
         self.layout = Layout::of(text).unwrap_or_default();
-        self.fields.clear();
-        // With the layout just learned every key comes as known, in its order.
-        members(text, &self.layout, |member| self.fields.push(member.key().and_then(|key| field_index(rules, key))));
+        self.fields = self.layout.keys().map(|key| field_index(rules, key)).collect();
     }
 }
 
 /// The index of the field that a key names, however it is spelled.
-fn field_index(rules: &Rules, key: &str) -> Option<usize> {
-    let named = |name: &str| rules.fields.iter().position(|field| field == name);
-    if key.contains('\\') { named(&unescaped(&format!("\"{key}\""))?) } else { named(key) }
+fn field_index(rules: &Rules, key: &[u8]) -> Option<usize> {
+    let named = |name: &[u8]| rules.fields.iter().position(|field| field.as_bytes() == name);
+    if key.contains(&b'\\') { named(unescaped(&[b"\"", key, b"\""].concat())?.as_bytes()) } else { named(key) }
 }
 
-fn unescaped(raw: &str) -> Option<String> {
-    serde_json::from_str(raw).ok()
+fn unescaped(raw: &[u8]) -> Option<String> {
+    serde_json::from_slice(raw).ok()
 }
 
 /// The text of a JSON string; `None` for anything else and for lone surrogates.
-fn string(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { unescaped(raw).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
-}
-
-/// The lexeme of a number, also of one that comes as a string.
-fn number(raw: &str) -> Option<Cow<'_, str>> {
-    if raw.starts_with('"') {
-        string(raw).filter(|text| is_number(text.as_bytes()))
+fn string(raw: Spelled<'_>) -> Option<Cow<'_, str>> {
+    let inner = raw.text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if raw.is_escaped {
+        unescaped(raw.text).map(Cow::Owned)
     } else {
-        raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()).then_some(Cow::Borrowed(raw))
+        std::str::from_utf8(inner).ok().map(Cow::Borrowed)
     }
 }
 
-fn whole(raw: &str, decimals: u32) -> Option<i64> {
-    integer(number(raw)?.as_bytes(), decimals)
+/// What a number says, also one that comes as a string.
+fn number<T>(raw: Spelled, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+    match raw.text.first()? {
+        b'"' => read(string(raw).filter(|text| is_number(text.as_bytes()))?.as_bytes()),
+        b'-' | b'0'..=b'9' => read(raw.text),
+        _ => None,
+    }
 }
 
-fn name_part(raw: &str) -> Option<Cow<'_, str>> {
-    string(raw).filter(|text| !text.is_empty() && !text.contains(':'))
+fn whole(raw: Spelled, decimals: u32) -> Option<i64> {
+    number(raw, |text| integer(text, decimals))
+}
+
+fn name_part(raw: Spelled<'_>) -> Option<Cow<'_, str>> {
+    string(raw).filter(|text| !text.is_empty() && !text.as_bytes().contains(&b':'))
 }
 
 /// The record's own timestamp where it can be one (`docs/decisions/0002`, 6).
@@ -210,10 +223,12 @@ pub fn usable(timestamp_ms: i64) -> Option<i64> {
     (FIRST_MS..LIMIT_MS).contains(&timestamp_ms).then_some(timestamp_ms)
 }
 
-fn event_time(raw: Option<&str>, schedule: &Schedule) -> Option<i64> {
+fn event_time(raw: Option<Spelled>, schedule: &Schedule) -> Option<i64> {
     let raw = raw?;
-    let ms =
-        if raw.starts_with('"') { text_ms(string(raw)?.as_bytes(), schedule) } else { epoch_number_ms(raw.as_bytes()) };
+    let ms = match raw.text.first()? {
+        b'"' => text_ms(string(raw)?.as_bytes(), schedule),
+        _ => epoch_number_ms(raw.text),
+    };
     ms.filter(|ms| *ms >= FIRST_MS)
 }
 
@@ -223,8 +238,11 @@ pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, ti
     if value.is_empty() {
         return Verdict::Rejected(Reason::Empty);
     }
-    let Some(raw) = venues.feed.read(rules, value) else { return Verdict::Rejected(Reason::Json) };
-    let field = |field: Field| raw.get(field as usize).copied().flatten().filter(|text| *text != "null");
+    let mut raw = Raw::default();
+    if venues.feed.read(rules, value, &mut raw).is_none() {
+        return Verdict::Rejected(Reason::Json);
+    }
+    let field = |field: Field| raw.get(field as usize).copied().flatten();
 
     let exchange = field(Field::Exchange).and_then(name_part);
     let segment = field(Field::Segment).and_then(name_part);
@@ -234,7 +252,7 @@ pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, ti
     };
     let venue = venues.index(rules, &exchange, &segment);
 
-    let price = field(Field::Price).and_then(number).and_then(|text| text.parse::<f64>().ok());
+    let price = field(Field::Price).and_then(|text| number(text, float));
     let price = match price {
         Some(price) if price.is_finite() && price >= 0.0 => price,
         _ => return Verdict::Rejected(Reason::Price),
@@ -250,13 +268,13 @@ pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, ti
     };
 
     let mut optional_unreadable = 0;
-    let mut optional = |text: Option<&'a str>, read: &dyn Fn(&'a str) -> Option<i64>| {
-        let value = text.and_then(read);
+    let mut amount = |text: Option<Spelled>| {
+        let value = text.and_then(|text| whole(text, rules.quantity_decimals));
         optional_unreadable += u32::from(text.is_some() && value.is_none());
         value.unwrap_or(0)
     };
-    let quantity = optional(field(Field::Quantity), &|text| whole(text, rules.quantity_decimals));
-    let total = optional(field(Field::Total), &|text| whole(text, rules.quantity_decimals));
+    let quantity = amount(field(Field::Quantity));
+    let total = amount(field(Field::Total));
     let company_text = field(Field::Company);
     let company = company_text.and_then(string);
     let scrip_text = field(Field::Scrip);
@@ -290,11 +308,11 @@ fn time(read: Option<i64>, timestamp_ms: i64, future_ms: i64) -> Result<(i64, bo
 }
 
 /// A string as it is, a whole number as its digits.
-fn scrip_code(raw: &str) -> Option<Cow<'_, str>> {
-    if raw.starts_with('"') {
+fn scrip_code(raw: Spelled<'_>) -> Option<Cow<'_, str>> {
+    if raw.text.first() == Some(&b'"') {
         return string(raw);
     }
-    Decimal::parse(raw.as_bytes())?.scaled(0).map(|code| Cow::Owned(code.to_string()))
+    Decimal::parse(raw.text)?.scaled(0).map(|code| Cow::Owned(code.to_string()))
 }
 
 fn is_token(code: &str, token: i64) -> bool {

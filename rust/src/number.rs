@@ -132,6 +132,11 @@ pub fn integer(text: &[u8], decimals: u32) -> Option<i64> {
     Decimal::parse(text)?.scaled(decimals)
 }
 
+/// The nearest float to a number of the JSON grammar.
+pub fn float(text: &[u8]) -> Option<f64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
