@@ -177,7 +177,8 @@ impl Book {
             instrument.is_touched = true;
             self.touched.push(slot);
         }
-        let folded = instrument.fold(&self.rules, venue, self.freeze.as_ref(), tick, offset, &mut self.changes);
+        let freeze = self.freeze.as_ref();
+        let folded = instrument.fold(&self.rules, venue, freeze, &self.frontiers_ms, tick, offset, &mut self.changes);
         self.note_changes(slot, offset);
 
         let capped_ms = usable(timestamp_ms).map_or(tick.at_ms, |read_ms| tick.at_ms.min(read_ms + AHEAD_MS));

@@ -96,8 +96,7 @@ impl Book {
         compare: impl Fn(&Window) -> std::cmp::Ordering,
     ) -> Option<(&Instrument, &Window)> {
         let instrument = self.slots.get(slot as usize)?.as_ref()?;
-        let windows = &instrument.frames.get(frame)?.windows;
-        let window = windows.binary_search_by(compare).ok().and_then(|i| windows.get(i))?;
+        let window = instrument.frames.get(frame)?.windows.find(compare)?;
         Some((instrument, window))
     }
 

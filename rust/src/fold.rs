@@ -115,7 +115,7 @@ impl Instrument {
 
     /// A number that depends on all that the next tick will most likely touch.
     pub fn glance(&self) -> i64 {
-        let newest = self.frames.iter().filter_map(|frame| frame.windows.back());
+        let newest = self.frames.iter().filter_map(|frame| frame.windows.newest());
         newest.fold(0, |seen, w| seen ^ w.start_ms ^ w.total ^ w.source_offset)
     }
 
@@ -130,12 +130,15 @@ impl Instrument {
         place
     }
 
-    /// Fold a tick; `changes` receives `(timeframe, change)` for each window whose fields changed.
+    /// Fold a tick; `changes` receives `(timeframe, change)` for each window that is new, or whose fields changed
+    /// and that ends at or before the timeframe's frontier.
+    #[expect(clippy::too_many_arguments, reason = "the tick, and what it is held against")]
     pub fn fold(
         &mut self,
         rules: &Rules,
         venue: &Venue,
         freeze: Option<&Freeze>,
+        frontiers_ms: &[i64],
         tick: &Tick,
         offset: i64,
         changes: &mut Vec<(usize, Change)>,
@@ -168,7 +171,8 @@ impl Instrument {
         // Short after a close a tick belongs to the window before, even where a kept one has begun at the close.
         let is_after_close = matches!(place, Place::Inside(session) if tick.at_ms >= session.close_ms);
         let mut late = 0;
-        for (i, (frame, timeframe)) in self.frames.iter_mut().zip(&rules.timeframes).enumerate() {
+        let frames = self.frames.iter_mut().zip(&rules.timeframes).zip(frontiers_ms);
+        for (i, ((frame, timeframe), frontier_ms)) in frames.enumerate() {
             let newest = if is_after_close { None } else { frame.newest_bounds(tick.at_ms) };
             let bounds = newest.unwrap_or_else(|| match place {
                 Place::Inside(session) => window_inside(&venue.schedule, session, timeframe.length_ms, tick.at_ms),
@@ -178,11 +182,18 @@ impl Instrument {
                 late |= 1 << i;
                 continue;
             }
+            let mut note = |change: Change| {
+                if change.is_new || change.end_ms <= *frontier_ms {
+                    changes.push((i, change));
+                }
+            };
+            if newest.is_some() && frame.append(&trade, &mut note) {
+                continue;
+            }
             let is_rebased = tick.total > 0 && !frame.has_total_before(bounds) && {
                 let pre_open = self.pre_open.iter().find(|p| p.day == bounds.day);
                 found_base(frame, rules, venue, pre_open, bounds.day, tick, offset)
             };
-            let mut note = |change| changes.push((i, change));
             frame.fold(bounds, &trade, &mut note);
             if is_rebased {
                 frame.rebase(bounds.day, offset, &mut note);
@@ -223,7 +234,7 @@ impl Instrument {
 
     /// True on the tick that makes the instrument's volume count as stuck.
     fn is_stuck(&mut self, tick: &Tick) -> bool {
-        let Some(window) = self.frames.first().and_then(|frame| frame.windows.back()) else { return false };
+        let Some(window) = self.frames.first().and_then(|frame| frame.windows.newest()) else { return false };
         if tick.total == 0 || tick.quantity == 0 {
             return false;
         }

@@ -19,6 +19,7 @@ mod session;
 mod state;
 mod time;
 mod window;
+mod windows;
 
 /// What `rust/fuzz` drives beside the book.
 #[cfg(fuzzing)]

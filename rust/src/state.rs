@@ -177,7 +177,10 @@ fn is_sound(instrument: &Instrument) -> bool {
 fn is_window(window: &Window) -> bool {
     let times = [window.start_ms, window.end_ms, window.day.saturating_mul(DAY_MS), window.ticks, window.ticks_all];
     let amounts = [window.total, window.below, window.reach, window.quantity, window.volume];
-    times.into_iter().all(is_time) && amounts.iter().all(|amount| *amount >= 0)
+    // A trade that raises M raises the volume by as much.
+    let volume_max = if window.reach > 0 { window.reach } else { window.quantity };
+    let is_settled = window.reach == window.below.max(window.total) && window.volume <= volume_max;
+    times.into_iter().all(is_time) && amounts.iter().all(|amount| *amount >= 0) && is_settled
 }
 
 fn is_base(day: &Day) -> bool {

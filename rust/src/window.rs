@@ -1,11 +1,11 @@
 //! A timeframe of one instrument: its windows, oldest first, and its trading days (semantics §3).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::session::Bounds;
+use crate::windows::Windows;
 
 /// A price with its place in the only order used: (event time, offset).
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -140,6 +140,31 @@ impl Window {
         changed
     }
 
+    /// Take a trade that is the last by time and leaves every base and other window as it is; true when a published field
+    /// changed. `None`, and nothing has, where that is not certain.
+    fn append(&mut self, trade: &Trade) -> Option<bool> {
+        if trade.mark.at_ms < self.close.at_ms {
+            return None;
+        }
+        let volume = if trade.total <= self.reach {
+            if self.reach == 0 { self.quantity.saturating_add(trade.quantity) } else { self.volume }
+        } else if self.below > 0 {
+            trade.total - self.below
+        } else if self.reach > 0 && self.volume > 0 {
+            // The day's first window with a total: the base is what M and the volume differ by.
+            self.volume + (trade.total - self.reach)
+        } else {
+            return None;
+        };
+        let is_changed = self.take(trade) || volume != self.volume;
+        self.volume = volume;
+        self.reach = self.reach.max(trade.total);
+        if is_changed {
+            self.touch(trade.mark.offset);
+        }
+        Some(is_changed)
+    }
+
     fn touch(&mut self, offset: i64) {
         self.source_offset = offset;
         self.ticks = self.ticks_all;
@@ -153,7 +178,7 @@ fn differs(a: f64, b: f64) -> bool {
 /// The windows of one instrument in one timeframe that some tick may still change or a commit publish.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Frame {
-    pub windows: VecDeque<Window>,
+    pub windows: Windows,
     pub days: Vec<Day>,
 }
 
@@ -169,7 +194,7 @@ pub struct Change {
 impl Frame {
     /// The window that `at_ms` falls into, if it is the newest one: the common case.
     pub fn newest_bounds(&self, at_ms: i64) -> Option<Bounds> {
-        let window = self.windows.back()?;
+        let window = self.windows.newest()?;
         (window.start_ms <= at_ms && at_ms < window.end_ms).then_some(Bounds {
             start_ms: window.start_ms,
             end_ms: window.end_ms,
@@ -177,10 +202,22 @@ impl Frame {
         })
     }
 
+    /// Fold a trade into the newest window, which its time falls into, where it comes last and nothing else changes by it;
+    /// false, and nothing has changed, where that is not certain.
+    pub fn append(&mut self, trade: &Trade, note: &mut impl FnMut(Change)) -> bool {
+        let Some(window) = self.windows.newest_mut() else { return false };
+        let source_before = window.source_offset;
+        let Some(is_changed) = window.append(trade) else { return false };
+        if is_changed {
+            note(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: false, source_before });
+        }
+        true
+    }
+
     /// Whether the newest window is this one and an earlier one of its day has a total: then no tick of it can be
     /// the day's first.
     pub fn has_total_before(&self, bounds: Bounds) -> bool {
-        self.windows.back().is_some_and(|window| window.start_ms == bounds.start_ms && window.below > 0)
+        self.windows.newest().is_some_and(|window| window.start_ms == bounds.start_ms && window.below > 0)
     }
 
     pub fn day_mut(&mut self, day: i64) -> Option<&mut Day> {
@@ -210,11 +247,7 @@ impl Frame {
     /// Fold a trade into its window and pass a changed M on to later windows of the day.
     pub fn fold(&mut self, bounds: Bounds, trade: &Trade, note: &mut impl FnMut(Change)) {
         let offset = trade.mark.offset;
-        let index = match self.windows.back() {
-            Some(last) if last.start_ms == bounds.start_ms => self.windows.len() - 1,
-            Some(last) if last.start_ms < bounds.start_ms => self.windows.len(),
-            _ => self.windows.partition_point(|w| w.start_ms < bounds.start_ms),
-        };
+        let index = self.windows.count_before(|w| w.start_ms < bounds.start_ms);
         let is_there = self.windows.get(index).is_some_and(|w| w.start_ms == bounds.start_ms);
         if !is_there {
             let below = self.below(index, bounds.day);
@@ -241,7 +274,7 @@ impl Frame {
 
     /// The base of a day changed: settle all its windows.
     pub fn rebase(&mut self, day: i64, offset: i64, note: &mut impl FnMut(Change)) {
-        let first = self.windows.partition_point(|w| w.day < day);
+        let first = self.windows.count_before(|w| w.day < day);
         self.pass_on(first, day, offset, note);
     }
 
@@ -261,7 +294,7 @@ impl Frame {
 
     /// Forget from the front what is out (`end ≤ frontier`, source below `offset`) and too late for any tick.
     pub fn forget(&mut self, too_late_ms: i64, frontier_ms: i64, offset: i64) {
-        while let Some(window) = self.windows.front() {
+        while let Some(window) = self.windows.oldest() {
             if window.end_ms > too_late_ms || window.end_ms > frontier_ms || window.source_offset >= offset {
                 break;
             }
@@ -269,7 +302,7 @@ impl Frame {
             if let Some(day) = self.day_mut(day) {
                 day.carried = day.carried.max(reach);
             }
-            self.windows.pop_front();
+            self.windows.drop_oldest();
         }
         let windows = &self.windows;
         self.days.retain(|d| d.close_ms > too_late_ms || windows.iter().any(|w| w.day == d.day));
