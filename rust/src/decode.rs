@@ -191,20 +191,24 @@ fn unescaped(raw: &[u8]) -> Option<String> {
     serde_json::from_slice(raw).ok()
 }
 
-/// The text of a JSON string; `None` for anything else and for lone surrogates.
-fn string(raw: Spelled<'_>) -> Option<Cow<'_, str>> {
+/// The bytes of a JSON string; `None` for anything else and for lone surrogates.
+fn unquoted(raw: Spelled<'_>) -> Option<Cow<'_, [u8]>> {
     let inner = raw.text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    if raw.is_escaped {
-        unescaped(raw.text).map(Cow::Owned)
-    } else {
-        std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+    if raw.is_escaped { Some(Cow::Owned(unescaped(raw.text)?.into_bytes())) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// The text of a JSON string, as `unquoted`.
+fn string(raw: Spelled<'_>) -> Option<Cow<'_, str>> {
+    match unquoted(raw)? {
+        Cow::Borrowed(inner) => std::str::from_utf8(inner).ok().map(Cow::Borrowed),
+        Cow::Owned(inner) => String::from_utf8(inner).ok().map(Cow::Owned),
     }
 }
 
 /// What a number says, also one that comes as a string.
 fn number<T>(raw: Spelled, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
     match raw.text.first()? {
-        b'"' => read(string(raw).filter(|text| is_number(text.as_bytes()))?.as_bytes()),
+        b'"' => read(&unquoted(raw).filter(|text| is_number(text))?),
         b'-' | b'0'..=b'9' => read(raw.text),
         _ => None,
     }
@@ -226,7 +230,7 @@ pub fn usable(timestamp_ms: i64) -> Option<i64> {
 fn event_time(raw: Option<Spelled>, schedule: &Schedule) -> Option<i64> {
     let raw = raw?;
     let ms = match raw.text.first()? {
-        b'"' => text_ms(string(raw)?.as_bytes(), schedule),
+        b'"' => text_ms(&unquoted(raw)?, schedule),
         _ => epoch_number_ms(raw.text),
     };
     ms.filter(|ms| *ms >= FIRST_MS)
