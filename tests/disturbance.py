@@ -214,7 +214,7 @@ class Deployment:
         """Start `run`; it need not be ready when this returns."""
         log = self.folder / f"service-{len(self._services)}.log"
         variables = self.variables | dict(settings or {})
-        ours = [f"{name}={value}" for name, value in variables.items() if name.startswith("STREAMINGCANDLE_")]
+        ours = [f"{name}={value}" for name, value in variables.items() if os.environ.get(name) != value]
         with log.open("wb") as output:
             process = spawn(
                 ["/usr/bin/env", "PYTHONFAULTHANDLER=1", *ours, PROGRAM, "run", *arguments],

@@ -162,7 +162,10 @@ class Snapshots(Protocol):
     """For the operator."""
 
     def save(self, partition: int, snapshot: bytes) -> None:
-        """Keep it whole, or raise OutsideError and keep the one before; at most two a partition are kept."""
+        """Keep it whole, or raise OutsideError and keep the one before; at most two a partition are kept.
+
+        The error may be that of the former call; trouble that all partitions have says the same of each.
+        """
 
     def load(self, partition: int) -> Iterable[bytes]:
         """What there is of this partition, the youngest first, whatever has become of it."""

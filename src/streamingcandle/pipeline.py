@@ -75,7 +75,7 @@ class Path:
         self._snapshots = snapshots
         self._placement = Placement(rules, settings)
         self._restorer = Restorer(log, clock, rules, settings, snapshots)
-        self._failing: dict[str, str] = {}
+        self._failing: dict[str, dict[int, str]] = {}
         self._told_at_ms = clock.monotonic_ms()
         self._committed_at_ms = clock.monotonic_ms()
         self._ask_at_ms = 0
@@ -246,7 +246,7 @@ class Path:
                 continue
             data = snapshot.encode()
             for store in self._snapshots:
-                if is_all and store.name in self._failing:
+                if is_all and self._failing.get(store.name):
                     continue  # a stop does not wait for it again
                 self._save(store, partition.number, data)
             partition.snapshot_offset = snapshot.offset
@@ -255,16 +255,20 @@ class Path:
                 return
 
     def _save(self, store: Snapshots, number: int, data: bytes) -> None:
-        """A store that fails costs time at the next start: said once, and once when it is over."""
+        """A store that fails costs time at the next start: said once, and once when it is over for all partitions."""
+        failing = self._failing.setdefault(store.name, {})
         try:
             store.save(number, data)
         except OutsideError as error:
-            if self._failing.get(store.name) != str(error):
+            if str(error) not in failing.values():
                 logger.warning("snapshots in the %s fail, the run goes on without: %s", store.name, error)
-            self._failing[store.name] = str(error)
+            failing[number] = str(error)
         else:
-            if self._failing.pop(store.name, None) is not None:
+            # Partitions given up meanwhile are somebody else's to write.
+            left = {other: text for other, text in failing.items() if other != number and other in self.partitions}
+            if failing and not left:
                 logger.info("snapshots in the %s are written again", store.name)
+            self._failing[store.name] = left
 
     def _publish(self, wanted: Doubt) -> bool:
         try:

@@ -49,15 +49,20 @@ NEVER = "nobody ever needs to delete anything in there"
 class Instance:
     """A claimed place: hold it as long as the process lives."""
 
-    def __init__(self, number: int, path: Path | None, *, place: str, lock: int, owner: Owner) -> None:
-        """Made by `claim` only. `place`: what tells N here from N elsewhere; `lock`: a descriptor, ours now."""
+    def __init__(
+        self, number: int, path: Path | None, *, place: str, lock: int, owner: Owner, trouble: str = ""
+    ) -> None:
+        """Made by `claim` only. `place`: what tells N here from N elsewhere; `lock`: a descriptor, ours now.
+
+        `trouble`: what the disk said to the owner's file, told already.
+        """
         self.number = number
         self.path = path
         """The instance's folder; None where none can be had."""
         self._place = place
         self._lock = lock
         self._owner = owner
-        self._trouble = ""
+        self._trouble = trouble
 
     def identity(self, application_id: str) -> str:
         """Static member and transactional id: application, host, base folder, N."""
@@ -65,7 +70,7 @@ class Instance:
         return f"{application_id}-{host}-{_digest(self._place)}-{self.number}"
 
     def hold(self) -> None:
-        """Make the folder and the lock again where somebody deleted them; cheap, for every second or so.
+        """Make the folder, the lock and the owner's file again where they are missing; cheap, for every second or so.
 
         OwnedError when another process has the place by now. A disk that fails is said once and changes nothing.
         """
@@ -73,6 +78,8 @@ class Instance:
             return
         try:
             if _is_at(self._lock, self.path / LOCK_NAME):
+                if read_owner(self.path) != self._owner:
+                    write_owner(self.path, self._owner)
                 self._trouble = ""
                 return
             lock = take(self.path)
@@ -192,12 +199,14 @@ def _claim_in(base: Path, place: str, application_id: str, number: int | None, o
         lock = take(path)
         if lock is None:
             continue
+        trouble = ""
         try:
             write_owner(path, owner)
         except OSError as error:
-            # A full disk: the lock is what counts.
+            # A full disk: the lock is what counts, and `hold` tries again.
+            trouble = str(error)
             logger.warning("%s: %s; going on, without a word of who owns it", path / OWNER_NAME, error.strerror)
-        return Instance(candidate, path, place=place, lock=lock, owner=owner)
+        return Instance(candidate, path, place=place, lock=lock, owner=owner, trouble=trouble)
     who = None if number is None else read_owner(base / application_id / f"instance-{number}")
     raise _taken(str(base), number, who)
 

@@ -53,22 +53,22 @@ class FileSnapshots:
         self._folder = folder
         self._waiting: dict[int, bytes] = {}
         self._is_writing = False
-        self._error: OutsideError | None = None
+        self._errors: dict[int, str | None] = {}
         self._changed = Condition()
         self._writer: Thread | None = None
 
     def save(self, partition: int, snapshot: bytes) -> None:
-        """See `interfaces.Snapshots`; written in the background, a failure is told at the next call."""
+        """See `interfaces.Snapshots`; written in the background, a failure is told until a write goes well."""
         with self._changed:
             self._waiting[partition] = snapshot
             self._changed.notify_all()
-            error, self._error = self._error, None
+            error = self._errors.get(partition)
         if self._writer is None:
             # A daemon: the process must end while a write never returns.
             self._writer = Thread(target=self._work, name="snapshot-writer", daemon=True)
             self._writer.start()
         if error is not None:
-            raise error
+            raise OutsideError(error)
 
     def load(self, partition: int) -> Iterable[bytes]:
         """See `interfaces.Snapshots`."""
@@ -85,8 +85,8 @@ class FileSnapshots:
         with self._changed:
             if not self._changed.wait_for(lambda: not self._waiting and not self._is_writing, CLOSE_TIMEOUT_S):
                 logger.warning("the disk under %s does not answer: the last snapshots are not written", self._folder)
-            if self._error is not None:
-                logger.warning("the last snapshots are not all written: %s", self._error)
+            for error in {error for error in self._errors.values() if error}:
+                logger.warning("the last snapshots are not all written: %s", error)
 
     def _work(self) -> None:
         while True:
@@ -95,21 +95,20 @@ class FileSnapshots:
                 partition = next(iter(self._waiting))
                 snapshot = self._waiting.pop(partition)
                 self._is_writing = True
+            error = None
             try:
                 self._write(partition, snapshot)
-            except OutsideError as error:
-                self._error = error
+            except OSError as failure:
+                # Without the file's name: the same trouble of all partitions is one.
+                error = f"{self._folder}: {failure.strerror}"
             with self._changed:
+                self._errors[partition] = error
                 self._is_writing = False
                 self._changed.notify_all()
 
     def _write(self, partition: int, snapshot: bytes) -> None:
-        path = self._by_age(partition)[-1]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, snapshot)
-        except OSError as error:
-            raise OutsideError(f"{path}: {error.strerror}") from error
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self._by_age(partition)[-1], snapshot)
 
     def _by_age(self, partition: int) -> list[Path]:
         """Youngest first, those not there last."""
