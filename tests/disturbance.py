@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.cimpl import NewPartitions
 
 from broker import Broker, spawn
 from program import LABELS, PROGRAM, Key, differences, environment, read_topic, rules, run_well, values
@@ -176,15 +177,7 @@ class Deployment:
         self._garbage = 0
         self._undelivered: list[KafkaError] = []
         self._services: list[Service] = []
-        self._producer = Producer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "enable.idempotence": True,
-                "max.in.flight.requests.per.connection": 1,
-                "partitioner": "murmur2_random",
-                "log_level": 0,
-            }
-        )
+        self._producer = self._new_producer()
         inside = self.variables | {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap}
         run_well(inside, "topics", "ensure", "--partitions", str(partitions))
         self._asker = Consumer(
@@ -233,10 +226,30 @@ class Deployment:
 
     # ---- the feed
 
-    def feed(self, feed: Sequence[MarketTick]) -> None:
-        """Append; there when it returns."""
+    def _new_producer(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "enable.idempotence": True,
+                "max.in.flight.requests.per.connection": 1,
+                "partitioner": "murmur2_random",
+                "log_level": 0,
+            }
+        )
+
+    def widen(self, partitions: int) -> None:
+        """Add partitions to the tick topic; there for everybody when it returns."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        admin.create_partitions([NewPartitions(self.tick_topic, partitions)])[self.tick_topic].result(LIMIT_S)
+        self.partitions = partitions
+        await_that(lambda: len(self._places([self.tick_topic])) == partitions, "the partitions added")
+        self._ends([self.tick_topic], IsolationLevel.READ_UNCOMMITTED)  # answered when each has its leader
+        self._producer = self._new_producer()  # the one before may not look for minutes
+
+    def feed(self, feed: Sequence[MarketTick], *, partition: int | None = None) -> None:
+        """Append, by key if not all to one partition; there when it returns."""
         for tick in feed:
-            self._append(tick)
+            self._append(tick, partition)
         self._flush()
 
     @contextmanager
@@ -262,8 +275,11 @@ class Deployment:
             thread.join()
             self._flush()
 
-    def _append(self, tick: MarketTick) -> None:
-        self._producer.produce(self.tick_topic, tick.value, tick.key, timestamp=tick.at_ms, on_delivery=self._delivered)
+    def _append(self, tick: MarketTick, partition: int | None = None) -> None:
+        place = -1 if partition is None else partition  # -1: by key
+        self._producer.produce(
+            self.tick_topic, tick.value, tick.key, place, timestamp=tick.at_ms, on_delivery=self._delivered
+        )
         self.sent += 1
         self._garbage += tick.value.startswith(b"garbage")
 
@@ -315,11 +331,15 @@ class Deployment:
         seen = self._ends(self._published, IsolationLevel.READ_COMMITTED)
         return [place for place, end in ends.items() if seen[place] != end]
 
+    def _places(self, names: Sequence[str]) -> list[TopicPartition]:
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        topics = _answer(lambda: admin.list_topics(timeout=LIMIT_S)).topics
+        return [TopicPartition(topic, number) for topic in names for number in topics[topic].partitions]
+
     def _ends(self, names: Sequence[str], isolation: IsolationLevel) -> dict[tuple[str, int], int]:
-        places = [TopicPartition(topic, number) for topic in names for number in range(self.partitions)]
         # A client that asked before the broker was restarted would ask the leaders it knew then.
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-        asked = {place: OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+        asked = {place: OffsetSpec.latest() for place in self._places(names)}  # type: ignore[no-untyped-call]
 
         def ask() -> dict[tuple[str, int], int]:
             answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=LIMIT_S)

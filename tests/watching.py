@@ -53,6 +53,30 @@ class Watching:
 
         await_that(is_so, f"{len(wanted)} windows {state}: {self.log[-2_000:]}")
 
+    def await_all(self, wanted: Mapping[Key, Candle], *, label: str, last_ms: int) -> None:
+        """Until each window of this timeframe was told with these values, and those that end by then as closed."""
+        plain = {key: (values(c), c.window_end_millis > last_ms) for key, c in wanted.items() if key[1] == label}
+
+        def is_so() -> bool:
+            assert self.process.poll() is None, self.log
+            return self.told() == plain
+
+        await_that(is_so, f"{len(plain)} windows {label}, as the reference has them: {self.log[-2_000:]}")
+
+    def await_line(self, text: str, *, count: int = 1) -> None:
+        """Until it has said that so often in its log."""
+        await_that(lambda: self.log.count(text) >= count, f"{text!r} in {self.log[-2_000:]}")
+
+    def told(self) -> dict[Key, tuple[tuple[object, ...], bool]]:
+        """Of each window what was told last, and whether it was forming."""
+        return {
+            (line["instrument"], line["timeframe"], line["windowStartMillis"]): (
+                values(msgspec.convert(line, Candle)),
+                line["state"] == "forming",
+            )
+            for line in self.lines
+        }
+
     def stop(self) -> int:
         """SIGTERM; its exit code."""
         self.process.terminate()

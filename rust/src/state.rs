@@ -186,3 +186,185 @@ fn is_window(window: &Window) -> bool {
 fn is_base(day: &Day) -> bool {
     day.base >= 0 && day.first.is_none_or(|(_, _, base)| base >= 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::rules::{Rules, Timeframe};
+    use crate::session::Schedule;
+
+    const HOUR_MS: i64 = 3_600_000;
+    const OPEN_MS: i64 = 20_455 * DAY_MS + HOUR_MS;
+    const TOO_LATE_MS: i64 = SOUND_MAX + 1;
+
+    type Spoil = fn(&mut Book);
+
+    fn new_book() -> Book {
+        let names =
+            ["Exch", "ExchType", "Token", "LastRate", "LastQty", "TotalQty", "TickDt", "companyName", "ScripCode"];
+        let mut schedule = Schedule::round_the_clock();
+        schedule.exchange = "N".to_owned();
+        schedule.seasons.iter_mut().for_each(|season| season.hours = vec![(HOUR_MS, DAY_MS)]);
+        let rules = Rules {
+            digest: "d".to_owned(),
+            timeframes: vec![Timeframe { label: "1m".to_owned(), length_ms: 60_000 }],
+            fields: names.map(str::to_owned).into(),
+            schedules: vec![Arc::new(schedule)],
+            late_horizon_ms: 600_000,
+            future_ms: 60_000,
+            after_close_ms: 1_000,
+            quantity_decimals: 0,
+            keep_outside: false,
+            since_zero: Vec::new(),
+        };
+        Book::new(rules, 0)
+    }
+
+    /// A total before the open, and two ticks of one window.
+    fn folded() -> Book {
+        let mut book = new_book();
+        for (offset, (late_ms, total)) in (0_i64..).zip([(-60_000, 40), (1_000, 50), (2_000, 60)]) {
+            let at_ms = OPEN_MS + late_ms;
+            let value = format!(
+                r#"{{"Exch":"N","ExchType":"C","Token":7,"LastRate":100.5,"LastQty":2,"TotalQty":{total},"TickDt":{at_ms}}}"#
+            );
+            book.fold([(Some(value.as_bytes()), at_ms, offset)].into_iter());
+        }
+        book
+    }
+
+    fn instruments(book: &mut Book) -> impl Iterator<Item = &mut Instrument> {
+        book.slots.iter_mut().flatten()
+    }
+
+    fn windows(book: &mut Book) -> impl Iterator<Item = &mut Window> {
+        instruments(book).flat_map(|instrument| &mut instrument.frames).flat_map(|frame| &mut frame.windows)
+    }
+
+    fn days(book: &mut Book) -> impl Iterator<Item = &mut Day> {
+        instruments(book).flat_map(|instrument| &mut instrument.frames).flat_map(|frame| &mut frame.days)
+    }
+
+    fn steps(book: &mut Book) -> impl Iterator<Item = &mut (i64, i64, i64)> {
+        instruments(book).flat_map(|instrument| &mut instrument.pre_open).flat_map(|day| &mut day.steps)
+    }
+
+    fn loaded(spoil: Spoil) -> Result<Vec<u8>, Unusable> {
+        let mut book = folded();
+        spoil(&mut book);
+        new_book().load(&book.dump(b"f"))
+    }
+
+    fn assert_refused(what: &str, spoils: &[Spoil]) {
+        for (place, spoil) in spoils.iter().enumerate() {
+            let refused = Err(Unusable::Damaged("numbers that no fold arrives at"));
+            assert_eq!(loaded(*spoil), refused, "{what}, number {place} of the list");
+        }
+    }
+
+    #[test]
+    fn what_a_fold_arrives_at_is_loaded_with_everything_that_can_be_spoiled() {
+        let mut book = folded();
+        let held = (windows(&mut book).count(), days(&mut book).count(), steps(&mut book).count());
+        assert_eq!(held, (1, 1, 1));
+        assert!(days(&mut book).all(|day| day.first.is_some()));
+        assert!(instruments(&mut book).all(|instrument| instrument.now_ms.is_some()) && book.event_ms.is_some());
+        assert_eq!(loaded(|_| ()), Ok(b"f".to_vec()));
+    }
+
+    #[test]
+    fn the_greatest_numbers_are_loaded() {
+        let greatest: &[Spoil] = &[
+            |book| book.event_ms = Some(SOUND_MAX),
+            |book| book.event_ms = None,
+            |book| instruments(book).for_each(|i| i.now_ms = Some(SOUND_MAX)),
+            |book| instruments(book).for_each(|i| i.now_ms = None),
+            |book| book.ledger.folded = u64::MAX / 32,
+            |book| windows(book).for_each(|w| w.end_ms = SOUND_MAX),
+            |book| windows(book).for_each(|w| w.volume = i64::MAX),
+            |book| days(book).for_each(|day| day.carried = i64::MAX),
+            |book| days(book).for_each(|day| day.first = None),
+        ];
+        for (place, spoil) in greatest.iter().enumerate() {
+            assert_eq!(loaded(*spoil), Ok(b"f".to_vec()), "number {place} of the list");
+        }
+    }
+
+    #[test]
+    fn counts_whose_sum_would_overflow_are_refused() {
+        const TOO_MANY: u64 = u64::MAX / 32 + 1;
+        assert_refused(
+            "counts",
+            &[
+                |book| book.ledger.folded = TOO_MANY,
+                |book| book.ledger.quotes = TOO_MANY,
+                |book| book.ledger.outside = TOO_MANY,
+                |book| book.ledger.late = TOO_MANY,
+                |book| book.ledger.late_some = TOO_MANY,
+                |book| book.ledger.time_fallback = TOO_MANY,
+                |book| book.ledger.optional_unreadable = TOO_MANY,
+                |book| book.ledger.volume_stuck = TOO_MANY,
+                |book| book.ledger.rejected.iter_mut().take(1).for_each(|count| *count = TOO_MANY),
+                |book| book.ledger.rejected.iter_mut().skip(6).for_each(|count| *count = TOO_MANY),
+            ],
+        );
+    }
+
+    #[test]
+    fn times_out_of_range_are_refused() {
+        assert_refused(
+            "the book's time and an instrument's",
+            &[
+                |book| book.event_ms = Some(-1),
+                |book| book.event_ms = Some(TOO_LATE_MS),
+                |book| instruments(book).for_each(|i| i.now_ms = Some(-1)),
+                |book| instruments(book).for_each(|i| i.now_ms = Some(TOO_LATE_MS)),
+            ],
+        );
+    }
+
+    #[test]
+    fn windows_out_of_range_are_refused() {
+        assert_refused(
+            "times and ticks",
+            &[
+                |book| windows(book).for_each(|w| w.start_ms = -1),
+                |book| windows(book).for_each(|w| w.start_ms = TOO_LATE_MS),
+                |book| windows(book).for_each(|w| w.end_ms = -1),
+                |book| windows(book).for_each(|w| w.end_ms = TOO_LATE_MS),
+                |book| windows(book).for_each(|w| w.day = -1),
+                |book| windows(book).for_each(|w| w.day = SOUND_MAX / DAY_MS + 1),
+                |book| windows(book).for_each(|w| w.day = i64::MAX),
+                |book| windows(book).for_each(|w| w.ticks = -1),
+                |book| windows(book).for_each(|w| w.ticks = TOO_LATE_MS),
+                |book| windows(book).for_each(|w| w.ticks_all = -1),
+                |book| windows(book).for_each(|w| w.ticks_all = TOO_LATE_MS),
+            ],
+        );
+        assert_refused(
+            "amounts",
+            &[
+                |book| windows(book).for_each(|w| w.total = -1),
+                |book| windows(book).for_each(|w| w.below = -1),
+                |book| windows(book).for_each(|w| w.reach = -1),
+                |book| windows(book).for_each(|w| w.quantity = -1),
+                |book| windows(book).for_each(|w| w.volume = -1),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_volumes_rest_on_is_never_below_zero() {
+        assert_refused(
+            "a day, and totals before its open",
+            &[
+                |book| days(book).for_each(|day| day.base = -1),
+                |book| days(book).for_each(|day| day.first = Some((OPEN_MS, 1, -1))),
+                |book| days(book).for_each(|day| day.carried = -1),
+                |book| steps(book).for_each(|(_, _, total)| *total = -1),
+            ],
+        );
+    }
+}

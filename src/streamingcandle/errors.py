@@ -3,7 +3,7 @@
     StreamingCandleError            one line for the operator: what, where, what to do
     ├── SettingsError     exit 2    a setting, a flag, a table of sessions is wrong
     ├── OutsideError      exit 3    the broker, the disk, the network failed
-    │   └── MissingTopicError  exit 2   the tick topic is not there
+    │   └── MissingTopicError  exit 2   a topic is not there
     ├── OwnedError        exit 4    another process has this instance
     └── CheckError        exit 1    a check found something
 
@@ -36,7 +36,7 @@ class OutsideError(StreamingCandleError):
 
 
 class MissingTopicError(OutsideError):
-    """The tick topic is not there, or has another name."""
+    """A topic is not there, or has another name."""
 
     exit_code = 2
 

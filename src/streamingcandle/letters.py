@@ -75,7 +75,7 @@ class Letters(Protocol):
         """Before a retry reads: what another one has under way is in the topic from now on, or never will be."""
 
     def ends(self) -> dict[int, int]:
-        """The offset after the last record now in each partition. OutsideError for a missing topic."""
+        """The offset after the last record now in each partition. MissingTopicError, if letters do not make it."""
 
     def read(self, ends: dict[int, int]) -> Iterator[tuple[Place, Origin]]:
         """The committed records up to `ends`, of each partition in order."""

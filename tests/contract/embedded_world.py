@@ -8,7 +8,8 @@ from contract.world import Member, Published, Tick
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
-from streamingcandle.interfaces import Log
+from streamingcandle.embedded.tail import EmbeddedTail
+from streamingcandle.interfaces import Log, Tail
 
 READ_RECORDS_MAX = 1_000_000
 
@@ -18,7 +19,7 @@ class AbandonedError(Exception):
 
 
 class EmbeddedWorld:
-    """Implements `LogWorld`."""
+    """Implements `TailWorld`."""
 
     topic = "ticks"
     candle_topic = "1-min-candle"
@@ -61,6 +62,19 @@ class EmbeddedWorld:
         self._logs.append(log)
         return log
 
+    def open_tail(self) -> Tail:
+        """See `TailWorld`."""
+        log = EmbeddedTail(EmbeddedStore(self.path), group="group", topic=self.topic, clock=SystemClock())
+        self._logs.append(log)
+        return log
+
+    def visible(self) -> object:
+        """See `TailWorld`; the group's one member is who holds its lock."""
+        with closing(EmbeddedStore(self.path)) as store:
+            topics, offsets = store.topics(), store.committed("group", self.topic)
+        locks = {path.name: path.read_text() for path in self.path.parent.glob("*.lock")}
+        return topics, {name: self.read_topic(name) for name, _ in topics}, offsets, locks
+
     def contend(self, first: Member) -> None:
         """See `LogWorld`; here the second is refused and `first` goes on."""
         try:
@@ -81,3 +95,11 @@ class EmbeddedWorld:
         """See `LogWorld`."""
         for log in self._logs:
             log.close()
+
+
+class EmbeddedTailWorld(EmbeddedWorld):
+    """One whose log only looks."""
+
+    def open_log(self) -> Log:
+        """See `LogWorld`."""
+        return self.open_tail()

@@ -4,26 +4,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from broker import Broker
 from contract.world import LIMIT_S, Headers, Member, Published, Tick
 from streamingcandle.clock import SystemClock
-from streamingcandle.interfaces import Log
+from streamingcandle.interfaces import Log, Tail
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.log import KafkaLog
-
-
-def kafka_log(broker: Broker, *, group: str, topic: str, instance: str) -> Log:
-    """Make the log under test: the only place that knows its constructor."""
-    settings = KafkaSettings(bootstrap_servers=broker.bootstrap, group=group, tick_topic=topic, instance=instance)
-    return KafkaLog(settings, SystemClock())
+from streamingcandle.kafka.tail import KafkaTail
 
 
 class KafkaWorld:
-    """Implements `LogWorld`."""
+    """Implements `TailWorld`."""
 
     counts_open = True
 
@@ -37,9 +39,10 @@ class KafkaWorld:
         self._prefix = prefix
         self._logs: list[Log] = []
         self._feed = self._producer()
+        self._group = f"{prefix}-group"
         names = [self.topic, self.candle_topic, self.letter_topic]
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-        for made in admin.create_topics([NewTopic(name, num_partitions=partitions) for name in names]).values():
+        self._admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        for made in self._admin.create_topics([NewTopic(name, num_partitions=partitions) for name in names]).values():
             made.result(LIMIT_S)
         self._await_leaders()
 
@@ -98,9 +101,49 @@ class KafkaWorld:
 
     def open_log(self) -> Log:
         """See `LogWorld`."""
-        log = kafka_log(self._broker, group=f"{self._prefix}-group", topic=self.topic, instance=f"{self._prefix}-0")
+        log = KafkaLog(self._settings("0"), SystemClock())
         self._logs.append(log)
         return log
+
+    def open_tail(self) -> Tail:
+        """See `TailWorld`."""
+        log = KafkaTail(self._settings("cli"), SystemClock())
+        self._logs.append(log)
+        return log
+
+    def _settings(self, instance: str) -> KafkaSettings:
+        return KafkaSettings(
+            bootstrap_servers=self._broker.bootstrap,
+            group=self._group,
+            tick_topic=self.topic,
+            instance=f"{self._prefix}-{instance}",
+        )
+
+    def visible(self) -> object:
+        """See `TailWorld`."""
+        topics = [name for name in self._admin.list_topics(timeout=LIMIT_S).topics if not name.startswith("__")]
+        records = {name: self.read_topic(name) for name in (self.topic, self.candle_topic, self.letter_topic)}
+        groups = [one.group_id for one in self._admin.list_consumer_groups().result(LIMIT_S).valid]
+        ours = [name for name in groups if name.startswith(self._prefix)]
+        described = (
+            [asked.result(LIMIT_S) for asked in self._admin.describe_consumer_groups(ours).values()] if ours else []
+        )
+        members = {
+            (one.group_id, member.member_id, str(one.state)): sorted(
+                p.partition for p in member.assignment.topic_partitions
+            )
+            for one in described
+            for member in one.members
+        }
+        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._group)])
+        found = asked[self._group].result(LIMIT_S).topic_partitions
+        return (
+            sorted(topics),
+            records,
+            sorted(ours),
+            members,
+            sorted((p.partition, p.offset, p.metadata) for p in found),
+        )
 
     def contend(self, first: Member) -> None:
         """See `LogWorld`; here `first` is fenced and the second goes on."""
@@ -143,3 +186,11 @@ class KafkaWorld:
         """See `LogWorld`."""
         for log in self._logs:
             log.close()
+
+
+class KafkaTailWorld(KafkaWorld):
+    """One whose log only looks."""
+
+    def open_log(self) -> Log:
+        """See `LogWorld`."""
+        return self.open_tail()

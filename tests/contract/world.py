@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from streamingcandle.clock import SystemClock
-from streamingcandle.interfaces import Log, Records
+from streamingcandle.interfaces import Committed, Log, Records, Tail, Transaction
 
 LIMIT_S = 30.0
 """For what must come: a group that forms, a record on its way. Takes milliseconds on an idle machine."""
@@ -62,6 +62,16 @@ class LogWorld(Protocol):
 
     def close(self) -> None:
         """End what is still open."""
+
+
+class TailWorld(LogWorld, Protocol):
+    """One where somebody may look on."""
+
+    def open_tail(self) -> Tail:
+        """For one who only looks at the tick topic, and at the group's offsets; any number of them."""
+
+    def visible(self) -> object:
+        """What others can see of the topics, of the group, its offsets and members, and of groups beside it."""
 
 
 class Member:
@@ -137,3 +147,25 @@ class Member:
     def values(self, partition: int) -> list[bytes | None]:
         """The values of one partition, in the order they came."""
         return [value for batch in self.batches if batch.partition == partition for value in batch.values]
+
+
+def joined(log: Log) -> Member:
+    """One who has all partitions."""
+    member = Member(log)
+    member.join()
+    return member
+
+
+def numbered(count: int, *, key: bytes = b"M:D:1", first: int = 0) -> list[Tick]:
+    """Ticks of one key."""
+    return [Tick(key, str(number).encode()) for number in range(first, first + count)]
+
+
+def values_of(ticks: list[Tick]) -> list[bytes | None]:
+    """As a reader has them."""
+    return [tick.value for tick in ticks]
+
+
+def offsets_only(offsets: Mapping[int, Committed]) -> Transaction:
+    """A commit that publishes nothing."""
+    return Transaction(candles=[], letters=[], offsets=offsets)

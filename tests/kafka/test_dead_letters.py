@@ -98,7 +98,7 @@ def test_of_two_retries_the_earlier_one_ends(broker: Broker, topic_prefix: str, 
     settings = KafkaSettings(
         bootstrap_servers=broker.bootstrap, group="g", tick_topic=f"{topic_prefix}-ticks", instance=f"{topic_prefix}-r"
     )
-    first, second = (KafkaLetters(settings, topic=f"{topic_prefix}-app-dead-letters") for _ in "ab")
+    first, second = (KafkaLetters(settings, clock, topic=f"{topic_prefix}-app-dead-letters") for _ in "ab")
     retry = Retry(
         letter=Place(0, 0),
         key=b"1",
@@ -156,10 +156,22 @@ def test_only_committed_letters_are_read(broker: Broker, topic_prefix: str, tmp_
     assert all(json.loads(line)["source"] != "0@77" for line in lines)
 
 
-@pytest.mark.parametrize(("command", "code"), [("dead-letters ls", 3), ("candles N:C:1", 3), ("simulate --ticks 1", 2)])
-def test_a_missing_topic_is_one_line(
-    broker: Broker, topic_prefix: str, tmp_path: Path, command: str, code: int
-) -> None:
+@pytest.mark.parametrize("command", ["dead-letters ls", "dead-letters retry", "candles N:C:1", "simulate --ticks 1"])
+def test_a_missing_topic_is_one_line(broker: Broker, topic_prefix: str, tmp_path: Path, command: str) -> None:
     done = run(environment(topic_prefix, tmp_path, broker.bootstrap), *command.split())
     (line,) = done.stderr.decode().splitlines()
-    assert (done.returncode, "topics ensure" in line) == (code, True), line
+    assert (done.returncode, "topics ensure" in line) == (2, True), line
+
+
+def test_a_broker_that_is_not_there_yet_is_waited_for(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    variables = _reject(broker, topic_prefix, tmp_path, 5)
+    broker.stop()
+    command = [PROGRAM, "dead-letters", "ls", "--json"]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            assert b"no broker yet" in process.stderr.readline()
+        finally:
+            broker.start()
+        told, _ = process.communicate(timeout=60)
+    assert (process.returncode, len(told.splitlines())) == (0, 5)

@@ -157,7 +157,8 @@ class World:
         tick_topic = self.settings.text("tick_topic")
         if self.settings.bootstrap_servers is None:
             return EmbeddedLetters(self.embedded_store(), self.clock, topic=topic, tick_topic=tick_topic)
-        return KafkaLetters(self.settings.kafka_settings(f"{self.settings.text('application_id')}-retry"), topic=topic)
+        settings = self.settings.kafka_settings(f"{self.settings.text('application_id')}-retry")
+        return KafkaLetters(settings, self.clock, topic=topic)
 
     def open_sink(self) -> TickSink:
         """Where ticks go."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.errors import MissingTopicError, OutsideError
+from streamingcandle.errors import OutsideError
 from streamingcandle.kafka.client import KafkaSettings, new_client, produce, producer_properties, reader_properties
-from streamingcandle.kafka.topics import partition_counts
+from streamingcandle.kafka.topics import partition_count
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,7 @@ class TickProducer:
     def __init__(self, settings: KafkaSettings) -> None:
         """OutsideError without a broker; MissingTopicError."""
         self._settings = settings
-        if settings.tick_topic not in partition_counts(settings):
-            where = f"topic {settings.tick_topic} at {settings.bootstrap_servers}"
-            raise MissingTopicError(f"{where}: missing; make it with `streamingcandle topics ensure`")
+        partition_count(settings, settings.tick_topic)
         self._producer = new_client(Producer, settings, producer_properties(settings), logger)
         self._failed: list[str] = []
 
@@ -65,15 +63,10 @@ def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: 
 
 
 def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]:
-    """The committed values of one key, in order, up to the end of its partition now."""
+    """The committed values of one key, in order, up to the end of its partition now. MissingTopicError."""
+    partition = TopicPartition(topic, partition_of(key, partition_count(settings, topic)), 0)
     consumer = new_client(Consumer, settings, reader_properties(settings))
     try:
-        metadata = consumer.list_topics(topic, timeout=settings.ask_s(READ_TIMEOUT_S)).topics[topic]
-        if not metadata.partitions:
-            raise OutsideError(
-                f"topic {topic} at {settings.bootstrap_servers}: missing; `streamingcandle topics ensure`"
-            )
-        partition = TopicPartition(topic, partition_of(key, len(metadata.partitions)), 0)
         partition.offset, end = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
         for message in read_to_end(consumer, partition, end, READ_TIMEOUT_S):
             if message.key() == key:

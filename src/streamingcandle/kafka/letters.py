@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streamingcandle.errors import OutsideError, OwnedError
-from streamingcandle.interfaces import Origin
+from streamingcandle.interfaces import Clock, Origin
 from streamingcandle.kafka.client import (
     KafkaSettings,
-    admin_properties,
     new_client,
     produce,
     reader_properties,
@@ -19,6 +18,7 @@ from streamingcandle.kafka.client import (
 )
 from streamingcandle.kafka.feed import read_to_end
 from streamingcandle.kafka.reader import origin_of
+from streamingcandle.kafka.tail import KafkaTail
 from streamingcandle.letters import Place, Retry, mark_of
 
 ASK_TIMEOUT_S = 15.0
@@ -30,9 +30,10 @@ _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, Kafk
 class KafkaLetters:
     """The letters of one topic."""
 
-    def __init__(self, settings: KafkaSettings, *, topic: str) -> None:
+    def __init__(self, settings: KafkaSettings, clock: Clock, *, topic: str) -> None:
         """`settings.instance` is the transactional id of a retry. Connects in the background."""
         self._settings = settings
+        self._clock = clock
         self._topic = topic
         self._reader = new_client(Consumer, settings, reader_properties(settings))
         self._producer: Producer | None = None
@@ -47,24 +48,11 @@ class KafkaLetters:
 
     def ends(self) -> dict[int, int]:
         """See `letters.Letters`; high watermarks: a mark may lie behind another process's open transaction."""
+        reader = KafkaTail(msgspec.structs.replace(self._settings, tick_topic=self._topic), self._clock)
         try:
-            metadata = self._reader.list_topics(self._topic, timeout=self._settings.ask_s(ASK_TIMEOUT_S)).topics[
-                self._topic
-            ]
-            if not metadata.partitions:
-                where = self._settings.bootstrap_servers
-                raise OutsideError(
-                    f"topic {self._topic} at {where}: missing; make it with `streamingcandle topics ensure`"
-                )
-            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            wanted = {TopicPartition(self._topic, number): latest for number in metadata.partitions}
-            admin = new_client(AdminClient, self._settings, admin_properties(self._settings))
-            answers = admin.list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ASK_TIMEOUT_S
-            )
-            return {place.partition: answer.result().offset for place, answer in answers.items()}
-        except KafkaException as error:
-            raise self._outside(f"topic {self._topic}", error) from error
+            return dict(reader.ends(reader.partitions()))
+        finally:
+            reader.close()
 
     def read(self, ends: dict[int, int]) -> Iterator[tuple[Place, Origin]]:
         """See `letters.Letters`."""

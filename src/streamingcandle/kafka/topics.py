@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from streamingcandle.errors import OutsideError
+from streamingcandle.errors import MissingTopicError, OutsideError
 from streamingcandle.kafka.client import KafkaSettings, admin_properties, new_client
 
 TIMEOUT_S = 15.0
@@ -54,3 +54,12 @@ def partition_counts(settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -
         message = f"broker {settings.bootstrap_servers}: {error.args[0].str()}; is it up, and the address right?"
         raise OutsideError(message) from error
     return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+
+def partition_count(settings: KafkaSettings, name: str) -> int:
+    """How many partitions a topic has. MissingTopicError; OutsideError without a broker."""
+    counts = partition_counts(settings)
+    if name not in counts:
+        where = f"topic {name} at {settings.bootstrap_servers}"
+        raise MissingTopicError(f"{where}: missing; make it with `streamingcandle topics ensure`")
+    return counts[name]
