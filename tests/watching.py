@@ -54,25 +54,32 @@ class Watching:
         await_that(is_so, f"{len(wanted)} windows {state}: {self.log[-2_000:]}")
 
     def await_all(self, wanted: Mapping[Key, Candle], *, label: str, last_ms: int) -> None:
-        """Until each window of this timeframe was told with these values, and those that end by then as closed."""
-        plain = {key: (values(c), c.window_end_millis > last_ms) for key, c in wanted.items() if key[1] == label}
+        """Until each window of this timeframe was last told with these values, and as closed if it ended by then.
+
+        Those that end later form, or have been closed by idle time where the machine took so long.
+        """
+        plain = {key: values(candle) for key, candle in wanted.items() if key[1] == label}
+        ended = {key for key in plain if wanted[key].window_end_millis <= last_ms}
 
         def is_so() -> bool:
             assert self.process.poll() is None, self.log
-            return self.told() == plain
+            told = self.told()
+            forming = {key for key, (_, state) in told.items() if state == "forming"}
+            return {key: shown for key, (shown, _) in told.items()} == plain and not ended & forming
 
         await_that(is_so, f"{len(plain)} windows {label}, as the reference has them: {self.log[-2_000:]}")
+        assert self.latest("forming")
 
     def await_line(self, text: str, *, count: int = 1) -> None:
         """Until it has said that so often in its log."""
         await_that(lambda: self.log.count(text) >= count, f"{text!r} in {self.log[-2_000:]}")
 
-    def told(self) -> dict[Key, tuple[tuple[object, ...], bool]]:
-        """Of each window what was told last, and whether it was forming."""
+    def told(self) -> dict[Key, tuple[tuple[object, ...], str]]:
+        """Of each window what was told last, and in which state."""
         return {
             (line["instrument"], line["timeframe"], line["windowStartMillis"]): (
                 values(msgspec.convert(line, Candle)),
-                line["state"] == "forming",
+                line["state"],
             )
             for line in self.lines
         }
