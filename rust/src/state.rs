@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn windows(book: &mut Book) -> impl Iterator<Item = &mut Window> {
-        instruments(book).flat_map(|instrument| &mut instrument.frames).flat_map(|frame| &mut frame.windows)
+        instruments(book).flat_map(|instrument| &mut instrument.frames).flat_map(|frame| frame.windows.iter_mut())
     }
 
     fn days(book: &mut Book) -> impl Iterator<Item = &mut Day> {
@@ -283,7 +283,7 @@ mod tests {
             |book| instruments(book).for_each(|i| i.now_ms = None),
             |book| book.ledger.folded = u64::MAX / 32,
             |book| windows(book).for_each(|w| w.end_ms = SOUND_MAX),
-            |book| windows(book).for_each(|w| w.volume = i64::MAX),
+            |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [i64::MAX; 3]),
             |book| days(book).for_each(|day| day.carried = i64::MAX),
             |book| days(book).for_each(|day| day.first = None),
         ];
@@ -346,11 +346,19 @@ mod tests {
         assert_refused(
             "amounts",
             &[
-                |book| windows(book).for_each(|w| w.total = -1),
+                |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [-1, 0, 0]),
                 |book| windows(book).for_each(|w| w.below = -1),
-                |book| windows(book).for_each(|w| w.reach = -1),
+                |book| windows(book).for_each(|w| [w.total, w.below, w.reach, w.volume] = [-1, -1, -1, 0]),
                 |book| windows(book).for_each(|w| w.quantity = -1),
                 |book| windows(book).for_each(|w| w.volume = -1),
+            ],
+        );
+        assert_refused(
+            "what does not fit together",
+            &[
+                |book| windows(book).for_each(|w| w.reach += 1),
+                |book| windows(book).for_each(|w| w.volume = w.reach + 1),
+                |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [0, 0, w.quantity + 1]),
             ],
         );
     }
