@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::book::Book;
-use crate::encode::{Publication, key, value};
+use crate::encode::{Publication, Shared, key, value};
 use crate::fold::Instrument;
 use crate::window::Window;
 
@@ -68,7 +68,11 @@ impl Book {
             found.extend(windows.filter(|(_, window)| window.source_offset >= flushed));
         }
         found.sort_by_key(|(_, window)| (window.end_ms, window.source_offset));
-        found.into_iter().filter_map(|(instrument, window)| self.candle(frame, instrument, window)).collect()
+        let mut shared = Shared::default();
+        found
+            .into_iter()
+            .filter_map(|(instrument, window)| self.candle(frame, instrument, window, &mut shared))
+            .collect()
     }
 
     /// The windows of a timeframe that end above C, as a commit would publish them now: the older end first. With
@@ -83,9 +87,10 @@ impl Book {
         let windows = open.iter().flat_map(|(end_ms, slots)| {
             slots.iter().filter_map(|slot| self.window(*slot, frame, |w| w.end_ms.cmp(end_ms)))
         });
+        let mut shared = Shared::default();
         windows
             .filter(|(i, _)| wanted.as_ref().is_none_or(|named| named.contains(&(i.venue, i.token))))
-            .filter_map(|(instrument, window)| self.candle(frame, instrument, window))
+            .filter_map(|(instrument, window)| self.candle(frame, instrument, window, &mut shared))
             .collect()
     }
 
@@ -100,15 +105,22 @@ impl Book {
         Some((instrument, window))
     }
 
-    fn candle(&self, frame: usize, instrument: &Instrument, window: &Window) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// Key and value; `shared` goes from candle to candle of one timeframe.
+    fn candle(
+        &self,
+        frame: usize,
+        instrument: &Instrument,
+        window: &Window,
+        shared: &mut Shared,
+    ) -> Option<(Vec<u8>, Vec<u8>)> {
         let venue = self.venues.get(instrument.venue)?;
+        shared.turn_to(venue, instrument.venue, &self.rules.timeframes.get(frame)?.label, window);
         let is_out = self.frontiers_ms.get(frame).is_some_and(|c| window.end_ms <= *c);
         let known = if is_out { &self.offsets } else { &self.flushed };
         let is_lost = self.lost_ms.is_some_and(|lost_ms| window.start_ms < lost_ms);
         let publication = Publication {
-            venue,
+            shared,
             token: instrument.token,
-            timeframe: &self.rules.timeframes.get(frame)?.label,
             partition: self.partition,
             quantity_decimals: self.rules.quantity_decimals,
             is_complete: !is_lost && self.first_ms.is_some_and(|first_ms| window.start_ms >= first_ms),

@@ -4,12 +4,49 @@ use crate::decode::Venue;
 use crate::time::write_local;
 use crate::window::Window;
 
+/// What the candles of one venue's window say alike, whoever trades in it: candles come ordered by their ends, and
+/// most can take it from the one before.
+#[derive(Debug, Default)]
+pub struct Shared {
+    of: Option<(u32, i64, i64)>,
+    exchange: Vec<u8>,
+    times: Vec<u8>,
+}
+
+impl Shared {
+    /// Make it that of this venue and window; all of one timeframe.
+    pub fn turn_to(&mut self, venue: &Venue, index: u32, timeframe: &str, window: &Window) {
+        let of = Some((index, window.start_ms, window.end_ms));
+        if self.of == of {
+            return;
+        }
+        self.of = of;
+        let exchange = &mut self.exchange;
+        exchange.clear();
+        exchange.extend_from_slice(b",\"exchange\":");
+        put_json(exchange, venue.exchange.as_str());
+        exchange.extend_from_slice(b",\"exchangeType\":");
+        put_json(exchange, venue.segment.as_str());
+        let times = &mut self.times;
+        times.clear();
+        times.extend_from_slice(b",\"windowStartMillis\":");
+        put_int(times, window.start_ms);
+        times.extend_from_slice(b",\"windowEndMillis\":");
+        put_int(times, window.end_ms);
+        times.extend_from_slice(b",\"humanReadableStartTime\":\"");
+        write_local(times, window.start_ms + venue.schedule.offset_ms(window.start_ms));
+        times.extend_from_slice(b"\",\"humanReadableEndTime\":\"");
+        write_local(times, window.end_ms + venue.schedule.offset_ms(window.end_ms));
+        times.extend_from_slice(b"\",\"timeframe\":");
+        put_json(times, timeframe);
+    }
+}
+
 /// What a candle says beside its window.
 #[derive(Clone, Copy, Debug)]
 pub struct Publication<'a> {
-    pub venue: &'a Venue,
+    pub shared: &'a Shared,
     pub token: i64,
-    pub timeframe: &'a str,
     pub partition: i32,
     pub quantity_decimals: u32,
     pub is_complete: bool,
@@ -50,7 +87,6 @@ pub fn key(venue: &Venue, token: i64) -> Vec<u8> {
 }
 
 pub fn value(window: &Window, publication: &Publication) -> Vec<u8> {
-    let venue = publication.venue;
     let mut out = Vec::with_capacity(512);
     for (name, price) in [
         (&b"{\"open\":"[..], window.open.price),
@@ -63,10 +99,7 @@ pub fn value(window: &Window, publication: &Publication) -> Vec<u8> {
     }
     out.extend_from_slice(b",\"volume\":");
     put_quantity(&mut out, window.volume, publication.quantity_decimals);
-    out.extend_from_slice(b",\"exchange\":");
-    put_json(&mut out, venue.exchange.as_str());
-    out.extend_from_slice(b",\"exchangeType\":");
-    put_json(&mut out, venue.segment.as_str());
+    out.extend_from_slice(&publication.shared.exchange);
     out.extend_from_slice(b",\"companyName\":");
     put_json(&mut out, &window.company.as_deref());
     out.extend_from_slice(b",\"scripCode\":");
@@ -78,16 +111,7 @@ pub fn value(window: &Window, publication: &Publication) -> Vec<u8> {
             out.push(b'"');
         }
     }
-    out.extend_from_slice(b",\"windowStartMillis\":");
-    put_int(&mut out, window.start_ms);
-    out.extend_from_slice(b",\"windowEndMillis\":");
-    put_int(&mut out, window.end_ms);
-    out.extend_from_slice(b",\"humanReadableStartTime\":\"");
-    write_local(&mut out, window.start_ms + venue.schedule.offset_ms(window.start_ms));
-    out.extend_from_slice(b"\",\"humanReadableEndTime\":\"");
-    write_local(&mut out, window.end_ms + venue.schedule.offset_ms(window.end_ms));
-    out.extend_from_slice(b"\",\"timeframe\":");
-    put_json(&mut out, publication.timeframe);
+    out.extend_from_slice(&publication.shared.times);
     out.extend_from_slice(b",\"ticks\":");
     put_int(&mut out, window.ticks);
     out.extend_from_slice(if publication.is_complete { b",\"complete\":true" } else { b",\"complete\":false" });
