@@ -168,8 +168,6 @@ def test_no_broker_is_exit_3(tmp_path: Path) -> None:
     "command",
     [
         "candles N:C:1",
-        "dead-letters ls",
-        "dead-letters retry",
         "ingest -",
         "simulate --ticks 1",
         "topics describe",
@@ -183,6 +181,18 @@ def test_no_broker_is_one_line_for_who_asks_once(tmp_path: Path, command: str) -
     (line,) = done.stderr.decode().splitlines()
     assert "127.0.0.1:1" in line
     assert re.search("is (the broker|it) up", line)
+
+
+@pytest.mark.parametrize("command", ["dead-letters ls", "dead-letters retry"])
+def test_no_broker_is_one_line_more_for_who_waits(tmp_path: Path, command: str) -> None:
+    variables = environment("t", tmp_path, "127.0.0.1:1") | {"STREAMINGCANDLE_WAIT": "1s"}
+    done = run(variables, *command.split())
+    assert (done.returncode, done.stdout) == (3, b"")
+    *waiting, line = done.stderr.decode().splitlines()
+    # Where the time is over before a look at the broker is, nothing was said of waiting.
+    assert waiting == [] or (len(waiting) == 1 and "no broker yet" in waiting[0])
+    assert "127.0.0.1:1" in line
+    assert "is the broker up" in line
 
 
 def test_sessions_show(tmp_path: Path) -> None:
