@@ -165,7 +165,7 @@ class Soak:
             print(
                 f"quarter {quarter + 1}: "
                 f"close delay p50 {percentile(delays, 50)} p99 {percentile(delays, 99)} max {delays[-1]} ms; "
-                f"survivor's memory {memory[0]:.0f} to {memory[-1]:.0f} MB; "
+                f"survivor's memory p50 {percentile(memory, 50):.1f} ({memory[0]:.0f} to {memory[-1]:.0f}) MB; "
                 f"state {max(sample.state_mb for sample in samples):.1f} MB"
             )
 
