@@ -69,7 +69,9 @@ def _fold(book: Book, batches: list[tuple[list[bytes], list[int], list[int]]], *
         book.fold(values, times, offsets)
         if is_closing and (offsets[-1] + 1) % CLOSE_EVERY == 0:
             due_ms = [times[-1] - DUE_MS] * frames
-            frontiers_ms, _ = book.close(due_ms=due_ms, flush=False, candles_max=CANDLES_MAX)
+            frontiers_ms = book.close(due_ms=due_ms, flush=False, candles_max=CANDLES_MAX)
+            for place, frontier_ms in enumerate(frontiers_ms):
+                book.candles(timeframe=place, frontier_ms=frontier_ms, flush=False)
             offset = offsets[-1] + 1
             book.committed(frontiers_ms=frontiers_ms, offsets=[offset] * frames, flushed=[0] * frames)
     return process_time() - began

@@ -39,9 +39,10 @@ _clock = SystemClock()
 class _Feed:
     """Ticks of a past day at the pace of that day, from a thread of its own."""
 
-    def __init__(self, bootstrap: str, instruments: int, *, began_ms: int) -> None:
+    def __init__(self, bootstrap: str, topic: str, instruments: int, *, began_ms: int) -> None:
         """Event times run as the wall clock does, `shift_ms` behind it."""
         self._producer = new_producer(bootstrap)
+        self._topic = topic
         self._instruments = instruments
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._work)
@@ -64,7 +65,7 @@ class _Feed:
             event_ms = now_ms - self.shift_ms
             for index in range(sent, due):
                 key, value = tick(index, self._instruments, event_ms=event_ms)
-                self._producer.produce("bench-ticks", value, key, timestamp=event_ms)
+                self._producer.produce(self._topic, value, key, timestamp=event_ms)
             self._producer.poll(0)
             sent = due
 
@@ -80,40 +81,44 @@ def _service(variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def bench_close(_ticks: int, runs: int) -> Iterator[Figure]:
-    """Window end + grace to the hand of a read_committed consumer, where all six timeframes close at once."""
-    for instruments in (1_000, 10_000):
-        delays: list[list[float]] = []
-        memory: list[float] = []
-        for _ in range(runs):
-            found, resident_mb = _half_hour(instruments)
-            delays.append(found)
-            memory.append(resident_mb)
-        name = f"close delay, everybody's 30m window, {instruments:,} instruments ({len(delays[0]):,} candles)"
-        for percent, wanted in ((50, ""), (99, "250" if instruments == 10_000 else ""), (100, "")):
-            yield Figure(f"{name}: p{percent}", [percentile(run, percent) for run in delays], "ms", wanted)
-        wanted = "200" if instruments == 10_000 else ""
-        yield Figure(f"resident memory, live, {instruments:,} instruments", memory, "MB", wanted)
+    """Window end + grace to the hand of a read_committed consumer, where all six timeframes close at once.
 
-
-def _half_hour(instruments: int) -> tuple[list[float], float]:
+    One broker for all runs: a server that has just started runs its code for the first time.
+    """
     with tempfile.TemporaryDirectory() as folder, Broker(Path(folder, "broker"), jvm_flags=SERVER_JVM) as broker:
-        variables = environment("bench", Path(folder), broker.bootstrap)
-        run_well(variables, "topics", "ensure", "--partitions", str(PARTITIONS))
-        reader = _reader(broker.bootstrap)
-        reader.assign([TopicPartition(f"bench-{n}-min-candle", p, 0) for n in LABELS for p in range(PARTITIONS)])
-        seen: list[tuple[int, bytes]] = []
-        with (
-            _service(variables) as process,
-            _Feed(broker.bootstrap, instruments, began_ms=HALF_HOUR_MS - LEAD_S * 1_000) as feed,
-        ):
-            until_ms = _clock.monotonic_ms() + (LEAD_S + TAIL_S) * 1_000
-            while _clock.monotonic_ms() < until_ms:
-                messages = reader.consume(10_000, 0.01)
-                at_ms = _clock.wall_ms()
-                # Looked at afterwards: the service and the broker need the two cores now.
-                seen += [(at_ms, message.value() or b"") for message in messages]
-            memory_mb = resident_mb(process.pid)
-        reader.close()
+        for instruments in (1_000, 10_000):
+            delays: list[list[float]] = []
+            memory: list[float] = []
+            for run in range(runs):
+                prefix = f"bench-{instruments}-{run}"
+                found, resident_mb = _half_hour(prefix, Path(folder, prefix), broker.bootstrap, instruments)
+                delays.append(found)
+                memory.append(resident_mb)
+            name = f"close delay, everybody's 30m window, {instruments:,} instruments ({len(delays[0]):,} candles)"
+            for percent, wanted in ((50, ""), (99, "250" if instruments == 10_000 else ""), (100, "")):
+                yield Figure(f"{name}: p{percent}", [percentile(run, percent) for run in delays], "ms", wanted)
+            wanted = "200" if instruments == 10_000 else ""
+            yield Figure(f"resident memory, live, {instruments:,} instruments", memory, "MB", wanted)
+
+
+def _half_hour(prefix: str, folder: Path, bootstrap: str, instruments: int) -> tuple[list[float], float]:
+    variables = environment(prefix, folder, bootstrap)
+    run_well(variables, "topics", "ensure", "--partitions", str(PARTITIONS))
+    reader = _reader(bootstrap)
+    reader.assign([TopicPartition(f"{prefix}-{n}-min-candle", p, 0) for n in LABELS for p in range(PARTITIONS)])
+    seen: list[tuple[int, bytes]] = []
+    with (
+        _service(variables) as process,
+        _Feed(bootstrap, f"{prefix}-ticks", instruments, began_ms=HALF_HOUR_MS - LEAD_S * 1_000) as feed,
+    ):
+        until_ms = _clock.monotonic_ms() + (LEAD_S + TAIL_S) * 1_000
+        while _clock.monotonic_ms() < until_ms:
+            messages = reader.consume(10_000, 0.01)
+            at_ms = _clock.wall_ms()
+            # Looked at afterwards: the service and the broker need the two cores now.
+            seen += [(at_ms, message.value() or b"") for message in messages]
+        memory_mb = resident_mb(process.pid)
+    reader.close()
     candles = [(at_ms, decode_candle(value)) for at_ms, value in seen]
     delays = [
         float(at_ms - feed.shift_ms - HALF_HOUR_MS - GRACE_MS)
@@ -137,7 +142,7 @@ def bench_restore(_ticks: int, runs: int) -> Iterator[Figure]:
             "STREAMINGCANDLE_SNAPSHOT_INTERVAL": "10s",
         }
         run_well(variables, "topics", "ensure", "--partitions", str(PARTITIONS))
-        with _Feed(broker.bootstrap, instruments, began_ms=HALF_HOUR_MS - LEAD_S * 1_000):
+        with _Feed(broker.bootstrap, "bench-ticks", instruments, began_ms=HALF_HOUR_MS - LEAD_S * 1_000):
             for what, wanted in (("local state", "3"), ("the topic alone", "5")):
                 times = []
                 for _ in range(runs):

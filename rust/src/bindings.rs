@@ -16,8 +16,8 @@ use crate::session::{Schedule, Season};
 use crate::state::FORMAT_VERSION;
 
 type Hours = Vec<(i64, i64)>;
+type Candles<'py> = Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>;
 type ScheduleData = (String, String, Vec<(i64, i64)>, Vec<(i64, i64, u32, Hours)>, Vec<(i64, Hours)>);
-type Closed<'py> = (Vec<i64>, Vec<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>>);
 
 /// Timeframes are bits of one word.
 const TIMEFRAMES_MAX: usize = 32;
@@ -50,6 +50,10 @@ fn check(rules: &Rules) -> Result<(), &'static str> {
 /// The batch's values without copying them; the list keeps them alive.
 fn slices<'a>(values: &'a [Option<Bound<'_, PyBytes>>]) -> Vec<Option<&'a [u8]>> {
     values.iter().map(|value| value.as_ref().map(PyBytesMethods::as_bytes)).collect()
+}
+
+fn into_bytes(py: Python<'_>, candles: Vec<(Vec<u8>, Vec<u8>)>) -> Candles<'_> {
+    candles.into_iter().map(|(key, value)| (PyBytes::new(py, &key), PyBytes::new(py, &value))).collect()
 }
 
 fn same_length(one: usize, other: usize) -> PyResult<()> {
@@ -146,13 +150,16 @@ impl Book {
     }
 
     #[pyo3(signature = (*, due_ms, flush, candles_max))]
-    fn close<'py>(&self, py: Python<'py>, due_ms: Vec<i64>, flush: bool, candles_max: usize) -> PyResult<Closed<'py>> {
+    fn close(&self, due_ms: Vec<i64>, flush: bool, candles_max: usize) -> PyResult<Vec<i64>> {
         same_length(due_ms.len(), self.0.rules.timeframes.len())?;
+        Ok(self.0.close(&due_ms, flush, candles_max))
+    }
+
+    #[pyo3(signature = (*, timeframe, frontier_ms, flush))]
+    fn candles<'py>(&self, py: Python<'py>, timeframe: usize, frontier_ms: i64, flush: bool) -> PyResult<Candles<'py>> {
+        self.check_timeframe(timeframe)?;
         let book = &self.0;
-        let closing = py.detach(|| book.close(&due_ms, flush, candles_max));
-        let bytes = |(key, value): (Vec<u8>, Vec<u8>)| (PyBytes::new(py, &key), PyBytes::new(py, &value));
-        let candles = closing.candles.into_iter().map(|frame| frame.into_iter().map(bytes).collect()).collect();
-        Ok((closing.frontiers_ms, candles))
+        Ok(into_bytes(py, py.detach(|| book.candles(timeframe, frontier_ms, flush))))
     }
 
     #[pyo3(signature = (*, timeframe, instruments))]
@@ -161,13 +168,10 @@ impl Book {
         py: Python<'py>,
         timeframe: usize,
         instruments: Option<Vec<(String, String, i64)>>,
-    ) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
-        if timeframe >= self.0.rules.timeframes.len() {
-            return Err(PyValueError::new_err(format!("no timeframe {timeframe}")));
-        }
+    ) -> PyResult<Candles<'py>> {
+        self.check_timeframe(timeframe)?;
         let book = &self.0;
-        let found = py.detach(|| book.open_windows(timeframe, instruments.as_deref()));
-        Ok(found.into_iter().map(|(key, value)| (PyBytes::new(py, &key), PyBytes::new(py, &value))).collect())
+        Ok(into_bytes(py, py.detach(|| book.open_windows(timeframe, instruments.as_deref()))))
     }
 
     fn count_due(&self, due_ms: Vec<i64>) -> usize {
@@ -221,6 +225,13 @@ impl Book {
 }
 
 impl Book {
+    fn check_timeframe(&self, timeframe: usize) -> PyResult<()> {
+        if timeframe < self.0.rules.timeframes.len() {
+            return Ok(());
+        }
+        Err(PyValueError::new_err(format!("no timeframe {timeframe}")))
+    }
+
     fn labels(&self, frames: u64) -> String {
         let chosen = self.0.rules.timeframes.iter().enumerate().filter(|(i, _)| frames & (1 << i) != 0);
         chosen.map(|(_, timeframe)| timeframe.label.as_str()).collect::<Vec<_>>().join(",")

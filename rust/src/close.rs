@@ -7,25 +7,12 @@ use crate::encode::{Publication, Shared, key, value};
 use crate::fold::Instrument;
 use crate::window::Window;
 
-/// The candles of one commit and the frontiers it reaches.
-#[derive(Debug)]
-pub struct Closing {
-    /// C per timeframe.
-    pub frontiers_ms: Vec<i64>,
-    /// Per timeframe `(key, value)`, a window's older life first.
-    pub candles: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
-}
-
 impl Book {
-    /// Everything pending at C' = `due_ms`; less where more than `candles_max` windows would be due.
+    /// The C per timeframe that a commit reaches: `due_ms`, less where more than `candles_max` windows would be due.
     #[must_use]
-    pub fn close(&self, due_ms: &[i64], flush: bool, candles_max: usize) -> Closing {
+    pub fn close(&self, due_ms: &[i64], flush: bool, candles_max: usize) -> Vec<i64> {
         let wanted = self.frontiers_ms.iter().zip(due_ms).map(|(c, due)| *c.max(due)).collect();
-        let frontiers_ms = if flush { wanted } else { self.reachable(wanted, candles_max) };
-        let candles = (0..self.rules.timeframes.len())
-            .map(|frame| self.pending(frame, frontiers_ms.get(frame).copied().unwrap_or(0), flush))
-            .collect();
-        Closing { frontiers_ms, candles }
+        if flush { wanted } else { self.reachable(wanted, candles_max) }
     }
 
     /// How many windows are due at C' = `due_ms` and not out.
@@ -55,10 +42,13 @@ impl Book {
         frontiers_ms
     }
 
-    fn pending(&self, frame: usize, due_ms: i64, flush: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// What a commit that reaches C = `frontier_ms` publishes of a timeframe: `(key, value)`, a window's older life
+    /// first.
+    #[must_use]
+    pub fn candles(&self, frame: usize, frontier_ms: i64, flush: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
         let Some(open) = self.open.get(frame) else { return Vec::new() };
         let flushed = self.flushed.get(frame).copied().unwrap_or(0);
-        let limit_ms = if flush { i64::MAX } else { due_ms };
+        let limit_ms = if flush { i64::MAX } else { frontier_ms };
         let mut found: Vec<(&Instrument, &Window)> = Vec::new();
         for (frame, slot, start_ms) in self.revised.range((frame, 0, i64::MIN)..(frame + 1, 0, i64::MIN)) {
             found.extend(self.window(*slot, *frame, |w| w.start_ms.cmp(start_ms)));

@@ -66,7 +66,8 @@ class Letter(msgspec.Struct, frozen=True):
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """Candles per topic as `(key, value)`, letters, and an offset with metadata per partition: all or nothing."""
 
-    candles: Sequence[tuple[str, Sequence[tuple[bytes, bytes]]]]
+    candles: Iterable[tuple[str, Sequence[tuple[bytes, bytes]]]]
+    """Read once, within `commit`: some are sent while the next are encoded."""
     letters: Sequence[Letter]
     offsets: Mapping[int, Committed]
 

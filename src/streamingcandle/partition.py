@@ -1,6 +1,7 @@
 """One partition of the tick topic in our hands: its book, its clock, its last commit."""
 
 import zlib
+from collections.abc import Iterator
 
 import msgspec
 
@@ -40,8 +41,8 @@ class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
     topics: Topics
     start: str | int = "earliest"
     commit_interval_ms: int = 1_000
-    candles_max: int = 20_000
-    """Candles in one transaction (about 10 MB): more would hold up readers and risk its timeout."""
+    candles_max: int = 60_000
+    """Candles in one transaction (about 30 MB): more would hold up readers and risk its timeout."""
     snapshot_interval_ms: int = 30_000
     is_adopting: bool = False
     adopt_grace_ms: int = 0
@@ -179,16 +180,13 @@ class InputPartition:
         """Whether the windows of the records before `offset` are out, open ones too."""
         return self.commit.is_flushed(self.rules, offset)
 
-    def close(
-        self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int
-    ) -> tuple[Commit, list[list[tuple[bytes, bytes]]]]:
-        """What a commit at this position says and publishes; changes nothing here."""
-        due_ms = self.due_ms()
-        frontiers_ms, candles = self.book.close(due_ms=due_ms, flush=is_flush, candles_max=candles_max)
+    def close(self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int) -> Commit:
+        """What a commit at this position says; changes nothing here."""
+        frontiers_ms = self.book.close(due_ms=self.due_ms(), flush=is_flush, candles_max=candles_max)
         updated = self.commit.updated(self.rules, frontiers_ms=frontiers_ms, offset=self.position, is_flush=is_flush)
         last = self._last
         fingerprint = self.commit.fingerprint if last is None else fingerprint_of(last, topic_id)
-        commit = Commit(
+        return Commit(
             f_ms=self.clock.f_ms,
             e_ms=self.clock.e_ms,
             w_ms=self.clock.w_ms,
@@ -201,7 +199,11 @@ class InputPartition:
             open_windows=self.book.count_due([LAST_MS] * len(frontiers_ms)) - self.book.count_due(frontiers_ms),
             snapshot=self.snapshot_offset,
         )
-        return commit, candles
+
+    def candles(self, commit: Commit, *, is_flush: bool) -> Iterator[list[tuple[bytes, bytes]]]:
+        """What that commit publishes, `(key, value)` per timeframe; each timeframe is encoded as it is asked for."""
+        for place, frontier_ms in enumerate(commit.frontiers_of(self.rules)):
+            yield self.book.candles(timeframe=place, frontier_ms=frontier_ms, flush=is_flush)
 
     def adopt(self, commit: Commit, committed: Committed) -> None:
         """The commit is in the log: what it held is out."""

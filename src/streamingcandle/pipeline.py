@@ -33,6 +33,9 @@ POLL_MAX_MS = 500
 """A stop is heeded and a rebalance noticed at least this often."""
 BACKLOG_RECORDS = 5_000
 """A poll that brings as many leaves more behind: then closing waits for the interval or a full transaction."""
+GATHER_MS = 50
+"""What is due waits so long for partitions that will be due within as much: a transaction right behind another one
+waits until the broker has written that one's marks, which takes longer (docs/decisions/0008)."""
 LETTER_BYTES_MAX = 8_000_000
 """Dead letters and late ticks held before a commit is made for their sake."""
 ASK_AGAIN_MS = 1_000
@@ -78,6 +81,7 @@ class Path:
         self._failing: dict[str, dict[int, str]] = {}
         self._told_at_ms = clock.monotonic_ms()
         self._committed_at_ms = clock.monotonic_ms()
+        self._due_at_ms: int | None = None
         self._ask_at_ms = 0
         self.retry_at_ms = 0
         self._doubt: Doubt | None = None
@@ -119,7 +123,9 @@ class Path:
             if not partition.is_publishing:
                 continue
             due_f_ms = partition.next_due_f_ms()
-            if due_f_ms is not None:
+            if due_f_ms is not None and due_f_ms <= partition.clock.f_ms:
+                waits_ms.append(self._gather_ms(now_ms))
+            elif due_f_ms is not None:
                 idle_ms = partition.clock.idle_needed_ms(due_f_ms, now_ms=now_ms, wall_ms=wall_ms)
                 waits_ms.append(POLL_MAX_MS if idle_ms is None else max(idle_ms, self._ask_at_ms - now_ms))
             if partition.position > partition.committed.offset:
@@ -184,7 +190,7 @@ class Path:
             yield partition, ends[partition.number]
 
     def is_commit_due(self, *, is_caught_up: bool) -> bool:
-        """At the interval when anything is new; at once when windows are due and no backlog waits."""
+        """At the interval when anything is new; in a moment when windows are due and no backlog waits."""
         now_ms = self.clock.monotonic_ms()
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
         if self._doubt is not None or any(partition.letter_bytes >= LETTER_BYTES_MAX for partition in publishing):
@@ -192,9 +198,24 @@ class Path:
         if now_ms >= self._committed_at_ms + self.settings.commit_interval_ms:
             return any(p.position > p.committed.offset or p.has_due() for p in publishing)
         if is_caught_up:
-            return any(partition.has_due() for partition in publishing)
+            if not any(partition.has_due() for partition in publishing):
+                self._due_at_ms = None
+                return False
+            if self._due_at_ms is None:
+                self._due_at_ms = now_ms
+            return self._gather_ms(now_ms) == 0
         due = sum(partition.book.count_due(partition.due_ms()) for partition in publishing)
         return due >= self.settings.candles_max
+
+    def _gather_ms(self, now_ms: int) -> int:
+        """How long what is due still waits for others."""
+        if self._due_at_ms is None:
+            return 0
+        for partition in self.partitions.values():
+            due_f_ms, f_ms = partition.next_due_f_ms(), partition.clock.f_ms
+            if partition.is_publishing and due_f_ms is not None and f_ms < due_f_ms <= f_ms + GATHER_MS:
+                return max(0, self._due_at_ms + GATHER_MS - now_ms)
+        return 0
 
     def commit(self, *, is_flush: bool = False) -> bool:
         """One transaction over all partitions assigned now; false when it did not come about."""
@@ -203,28 +224,21 @@ class Path:
         if self._doubt is not None:
             self._settle(self._doubt)
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
-        topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
-        candles: list[list[tuple[bytes, bytes]]] = [[] for _ in self.rules.timeframes]
-        commits = dict[int, Commit]()
-        room = self.settings.candles_max
-        for partition in publishing:
-            commit, closed = partition.close(
-                is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id, partitions=partitions
-            )
-            commits[partition.number] = commit
-            for sheet, records in zip(candles, closed, strict=True):
-                sheet.extend(records)
-                room -= len(records)
-        changed = [p for p in publishing if p.position > p.committed.offset]
         # What is due may be out already, by a flush: then the frontier alone has to rise, or it stays due for ever.
         # And a flush of nothing is one: others wait for its mark.
         is_marking = any(p.has_due() or (is_flush and not p.is_flushed(p.position)) for p in publishing)
-        if not changed and not any(candles) and not is_marking:
+        if not is_marking and all(p.position == p.committed.offset for p in publishing):
             return True
+        topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
+        commits = dict[int, Commit]()
+        room = self.settings.candles_max
+        for partition in publishing:
+            commits[partition.number] = commit = partition.close(
+                is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id, partitions=partitions
+            )
+            room -= partition.book.count_due(commit.frontiers_of(self.rules))
         transaction = Transaction(
-            candles=[
-                (topic, sheet) for topic, sheet in zip(self.settings.topics.candles, candles, strict=True) if sheet
-            ],
+            candles=self._candles(publishing, commits, is_flush=is_flush),
             letters=[letter for partition in publishing for _, letter in partition.letters],
             offsets={p.number: Committed(p.position, commits[p.number].encode()) for p in publishing},
         )
@@ -232,7 +246,17 @@ class Path:
             self.retry_at_ms = self.clock.monotonic_ms() + self.settings.commit_interval_ms
             return False
         self._committed_at_ms = self.clock.monotonic_ms()
+        self._due_at_ms = None
         return True
+
+    def _candles(
+        self, partitions: Sequence[InputPartition], commits: Mapping[int, Commit], *, is_flush: bool
+    ) -> Iterator[tuple[str, Sequence[tuple[bytes, bytes]]]]:
+        for partition in partitions:
+            sheets = partition.candles(commits[partition.number], is_flush=is_flush)
+            for topic, sheet in zip(self.settings.topics.candles, sheets, strict=True):
+                if sheet:
+                    yield topic, sheet
 
     def save_snapshots(self, *, is_all: bool) -> None:
         """The snapshot longest due, or at a clean stop all: one at a time, so that no candle waits for many."""

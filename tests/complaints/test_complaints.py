@@ -22,8 +22,9 @@ Fold = Callable[[Rules, list[Record]], dict[tuple[str, str, int], Candle]]
 def _kernel(rules: Rules, records: list[Record]) -> dict[tuple[str, str, int], Candle]:
     book = new_book(rules, partition=0)
     book.fold([r.value for r in records], [r.timestamp_ms for r in records], [r.offset for r in records])
-    _, sheets = book.close(due_ms=[0] * len(rules.timeframes), flush=True, candles_max=1)
-    candles = [(key.decode(), decode_candle(value)) for sheet in sheets for key, value in sheet]
+    places = range(len(rules.timeframes))
+    found = [record for place in places for record in book.candles(timeframe=place, frontier_ms=0, flush=True)]
+    candles = [(key.decode(), decode_candle(value)) for key, value in found]
     return {(key, candle.timeframe, candle.window_start_millis): candle for key, candle in candles}
 
 

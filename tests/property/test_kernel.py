@@ -28,11 +28,11 @@ def _fold(book: Book, records: list[Record]) -> tuple[list[tuple[int, str]], lis
 
 
 def _candles(book: Book, rules: Rules) -> dict[Key, Candle]:
-    _, sheets = book.close(due_ms=[0] * len(rules.timeframes), flush=True, candles_max=1)
     found = {}
-    for key, value in (record for sheet in sheets for record in sheet):
-        candle = decode_candle(value)
-        found[(key.decode(), candle.timeframe, candle.window_start_millis)] = candle
+    for place in range(len(rules.timeframes)):
+        for key, value in book.candles(timeframe=place, frontier_ms=0, flush=True):
+            candle = decode_candle(value)
+            found[(key.decode(), candle.timeframe, candle.window_start_millis)] = candle
     return found
 
 
@@ -83,7 +83,8 @@ def test_published_windows_stay_published(case: tuple[Rules, list[Record]], comm
     for piece, grace_ms in zip(_pieces(records, [cut for cut, _ in commits]), graces, strict=True):
         _fold(book, piece)
         due = [max(c, (book.event_ms() or 0) - grace_ms) for c in frontiers]
-        frontiers, sheets = book.close(due_ms=due, flush=False, candles_max=3)
+        frontiers = book.close(due_ms=due, flush=False, candles_max=3)
+        sheets = [book.candles(timeframe=place, frontier_ms=c, flush=False) for place, c in enumerate(frontiers)]
         for key, value in (record for sheet in sheets for record in sheet):
             candle = decode_candle(value)
             window = (key.decode(), candle.timeframe, candle.window_start_millis)

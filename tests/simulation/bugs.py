@@ -28,14 +28,15 @@ from streamingcandle.state.snapshot import Snapshot
 
 SEEDS_MAX = 2_000
 
-Candles = list[list[tuple[bytes, bytes]]]
+Sheet = list[tuple[bytes, bytes]]
 Patch = tuple[Any, str, Any]
 
-_assigned, _commit, _fold, _close, _updated = (
+_assigned, _commit, _fold, _close, _candles, _updated = (
     Path.assigned,
     Path.commit,
     InputPartition.fold,
     InputPartition.close,
+    InputPartition.candles,
     Commit.updated,
 )
 
@@ -54,13 +55,17 @@ def _commit_f_read_again(self: Path, *, is_flush: bool = False) -> bool:
     return _commit(self, is_flush=is_flush)
 
 
-def _close_f_read_again(self: InputPartition, **how: Any) -> tuple[Commit, Candles]:
-    commit, candles = _close(self, **how)
+def _close_f_read_again(self: InputPartition, **how: Any) -> Commit:
+    self.commit_once = commit = _close(self, **how)  # type: ignore[attr-defined]
     f_ms = self.f_again_ms  # type: ignore[attr-defined]
     graces_ms = zip(self.rules.timeframes, self.rules.grace_ms, strict=True)
     reached_ms = {timeframe.label: f_ms - grace_ms for timeframe, grace_ms in graces_ms}
     frontiers_ms = {label: max(c_ms, reached_ms.get(label, 0)) for label, c_ms in commit.frontiers_ms.items()}
-    return msgspec.structs.replace(commit, f_ms=f_ms, frontiers_ms=frontiers_ms), candles
+    return msgspec.structs.replace(commit, f_ms=f_ms, frontiers_ms=frontiers_ms)
+
+
+def _candles_f_read_once(self: InputPartition, _commit: Commit, *, is_flush: bool) -> Iterator[Sheet]:
+    return _candles(self, self.commit_once, is_flush=is_flush)  # type: ignore[attr-defined]
 
 
 def _commit_w_taken(self: Path, *, is_flush: bool = False) -> bool:
@@ -99,22 +104,22 @@ def _updated_forgetful(self: Commit, rules: Rules, **how: Any) -> tuple[dict[str
     return frontiers_ms, {timeframe.label: offsets[timeframe.label] for timeframe in rules.timeframes}, flushed
 
 
-def _close_flush_raises_c(self: InputPartition, *, is_flush: bool, **how: Any) -> tuple[Commit, Candles]:
-    commit, candles = _close(self, is_flush=is_flush, **how)
+def _close_flush_raises_c(self: InputPartition, *, is_flush: bool, **how: Any) -> Commit:
+    commit = _close(self, is_flush=is_flush, **how)
     if is_flush:
         frontiers_ms = dict(commit.frontiers_ms)
-        for timeframe, sheet in zip(self.rules.timeframes, candles, strict=True):
+        for timeframe, sheet in zip(self.rules.timeframes, _candles(self, commit, is_flush=True), strict=True):
             ends_ms = [json.loads(value)["windowEndMillis"] for _, value in sheet]
             frontiers_ms[timeframe.label] = max([frontiers_ms[timeframe.label], *ends_ms])
         commit = msgspec.structs.replace(commit, frontiers_ms=frontiers_ms)
-    return commit, candles
+    return commit
 
 
-def _close_without_revisions(self: InputPartition, **how: Any) -> tuple[Commit, Candles]:
-    commit, candles = _close(self, **how)
-    if not self.has_due() and not how["is_flush"]:
-        candles = [[] for _ in candles]
-    return commit, candles
+def _candles_without_revisions(self: InputPartition, commit: Commit, *, is_flush: bool) -> Iterator[Sheet]:
+    sheets = _candles(self, commit, is_flush=is_flush)
+    if not self.has_due() and not is_flush:
+        return ([] for _ in sheets)
+    return sheets
 
 
 # ---- who owns what
@@ -216,6 +221,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "F read again at the commit": (
         (Path, "commit", _commit_f_read_again),
         (InputPartition, "close", _close_f_read_again),
+        (InputPartition, "candles", _candles_f_read_once),
     ),
     "W taken at the commit": ((Path, "commit", _commit_w_taken),),
     "idle time counted while lagging": ((FeedClock, "reach", _reach_anything),),
@@ -225,7 +231,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "a new timeframe begins with all that was": ((Commit, "frontiers_of", _frontiers_from_zero),),
     "a removed timeframe's O not kept": ((Commit, "updated", _updated_forgetful),),
     "a flush raises C": ((InputPartition, "close", _close_flush_raises_c),),
-    "revisions withheld where nothing is due": ((InputPartition, "close", _close_without_revisions),),
+    "revisions withheld where nothing is due": ((InputPartition, "candles", _candles_without_revisions),),
     "an old book kept under a fresh epoch": ((Path, "revoked", _revoked_kept), (Path, "assigned", _assigned_kept)),
     "the producer kept after a commit in doubt": ((Path, "_settle", _not_settled),),
     "a settled commit believed to have landed": ((Path, "_settle", _believed_landed),),

@@ -49,11 +49,15 @@ pub fn go_on(book: &mut Book) {
         let records = ticks.iter().zip(offset..).map(|(value, offset)| (Some(value.as_slice()), at_ms, offset));
         book.fold(records);
         let due_ms = [NOW_MS; 2];
-        let _ = book.close(&due_ms, true, 3);
-        let closing = book.close(&due_ms, false, 3);
+        let frontiers_ms = book.close(&due_ms, false, 3);
+        for (frame, frontier_ms) in frontiers_ms.iter().enumerate() {
+            for flush in [true, false] {
+                std::hint::black_box(book.candles(frame, *frontier_ms, flush));
+            }
+        }
         let (due, ends, ledger, new) = (book.count_due(&due_ms), book.next_ends_ms(), book.ledger(), book.take_new());
         std::hint::black_box((due, ends, ledger, new));
-        book.committed(closing.frontiers_ms, vec![offset.saturating_add(2); 2], vec![0; 2]);
+        book.committed(frontiers_ms, vec![offset.saturating_add(2); 2], vec![0; 2]);
     }
 }
 

@@ -59,19 +59,22 @@ class Book:
     def lose(self, lost_ms: int) -> None:
         """Ticks up to event time `lost_ms` are known to be gone: windows that began before it are not complete."""
 
-    def close(
-        self, *, due_ms: Sequence[int], flush: bool, candles_max: int
-    ) -> tuple[list[int], list[list[tuple[bytes, bytes]]]]:
-        """What a commit must publish now, given C' per timeframe; changes nothing in the book.
+    def close(self, *, due_ms: Sequence[int], flush: bool, candles_max: int) -> list[int]:
+        """The C per timeframe that a commit reaches, given C' per timeframe; changes nothing in the book.
 
-        Returns `(frontiers_ms, candles)`: the C that this commit reaches (below `due_ms` where more than
-        `candles_max` would be due), and per timeframe the `(key, value)` records, a window's older first.
+        Without `flush` it is below `due_ms` where more than `candles_max` windows would be due.
+        """
+
+    def candles(self, *, timeframe: int, frontier_ms: int, flush: bool) -> list[tuple[bytes, bytes]]:
+        """What a commit that reaches C = `frontier_ms` publishes of a timeframe, by its place in the rules.
+
+        `(key, value)` records, a window's older first; with `flush` what is open too. ValueError: no such timeframe.
         """
 
     def open_windows(
         self, *, timeframe: int, instruments: Sequence[tuple[str, str, int]] | None
     ) -> list[tuple[bytes, bytes]]:
-        """Windows that end above the frontier, as they stand: `(key, value)` as `close` gives them, older end first.
+        """Windows that end above the frontier, as they stand: `(key, value)` as `candles` gives them, older end first.
 
         `timeframe` by its place in the rules (ValueError: no such place); of these instruments (exchange, segment,
         token), or None for all. Changes nothing in the book; revisions of windows that are out are `close`'s.

@@ -1,5 +1,7 @@
 """`interfaces.Tail` on the embedded store: beside the group, nothing written."""
 
+import msgspec
+
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.reader import EmbeddedReader
 from streamingcandle.embedded.store import EmbeddedStore
@@ -16,7 +18,7 @@ class EmbeddedTail(EmbeddedReader):
 
     def commit(self, transaction: Transaction) -> None:
         """Publishes nothing."""
-        self.shown.append(transaction)
+        self.shown.append(msgspec.structs.replace(transaction, candles=list(transaction.candles)))
 
     def settle(self) -> None:
         """Nothing is ever in doubt."""

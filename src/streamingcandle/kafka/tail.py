@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import msgspec
 from confluent_kafka import TopicPartition
 
 from streamingcandle.interfaces import BrokerAwayError, Clock, Listener, Records, Transaction
@@ -61,7 +62,7 @@ class KafkaTail(KafkaReader):
 
     def commit(self, transaction: Transaction) -> None:
         """Publishes nothing."""
-        self.shown.append(transaction)
+        self.shown.append(msgspec.structs.replace(transaction, candles=list(transaction.candles)))
 
     def settle(self) -> None:
         """Nothing is ever in doubt."""
