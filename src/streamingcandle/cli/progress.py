@@ -19,30 +19,33 @@ Tell = Callable[[int, int | None], None]
 """Takes the ticks so far and how much of the total is done, None where there is no total."""
 
 
-def _has_bars(console: "Console") -> bool:
+def _bar_console() -> "Console | None":
+    """Where a bar can be drawn; None where it cannot."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than the rest of the program
+
     # rich takes more than a terminal for one (FORCE_COLOR), and some terminals for none (TERM=dumb).
-    return sys.stderr.isatty() and console.is_interactive
+    console = Console(stderr=True)
+    return console if console.is_interactive else None
 
 
 @contextmanager
 def progress(clock: Clock, total: int | None, what: str = "ticks") -> Iterator[Tell]:
     """Show progress towards `total`, in any unit; None where the end is not known. The bar goes at the end."""
-    from rich.console import Console  # noqa: PLC0415 - it takes longer to load than the rest of the program
-
-    console = Console(stderr=True)
-    show = _bar if _has_bars(console) else _lines
     began_ms = clock.monotonic_ms()
 
     def figures(count: int) -> str:
         passed_ms = max(1, clock.monotonic_ms() - began_ms)
         return f"{count:,} {what}, {count * 1_000 // passed_ms:,} a second"
 
-    with show(console, clock, total, figures) as tell:
+    console = _bar_console()
+    with _lines(clock, total, figures) if console is None else _bar(console, total, figures) as tell:
         yield tell
 
 
 @contextmanager
-def _bar(console: "Console", _clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
+def _bar(console: "Console", total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -52,7 +55,7 @@ def _bar(console: "Console", _clock: Clock, total: int | None, figures: Callable
 
 
 @contextmanager
-def _lines(_console: "Console", clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
+def _lines(clock: Clock, total: int | None, figures: Callable[[int], str]) -> Iterator[Tell]:
     told_ms = clock.monotonic_ms()
 
     def tell(count: int, done: int | None) -> None:
@@ -69,9 +72,7 @@ def _lines(_console: "Console", clock: Clock, total: int | None, figures: Callab
 @contextmanager
 def restore_progress(clock: Clock, *, is_alone: bool) -> Iterator[Callable[[int], None] | None]:
     """Takes how many ticks are left to restore, again and again; None where no bar can be drawn, or many would be."""
-    from rich.console import Console  # noqa: PLC0415 - as above
-
-    if not is_alone or not _has_bars(Console(stderr=True)):
+    if not is_alone or _bar_console() is None:
         yield None
         return
     total = last = 0

@@ -66,21 +66,23 @@ class KafkaReader:
         ]
 
     def _records(self, number: int | None, messages: list[Message]) -> list[Records]:
-        """The records of one partition's run; marks of its end become positions."""
-        marks = [message for message in messages if message.error() is not None]
+        """The records of one partition's run; marks of its end become positions.
+
+        As columns: `map` over the client's own methods is what takes least per record.
+        """
         position = 0
-        for message in marks:
-            position = max(position, self._position_of(message))
-        if marks:
+        if any(map(Message.error, messages)):
+            marks = [message for message in messages if message.error() is not None]
+            position = max(self._position_of(message) for message in marks)
             messages = [message for message in messages if message.error() is None]
         if number is None or number < 0 or not (messages or position):
             return []
-        offsets = [message.offset() or 0 for message in messages]
+        offsets = _offsets(messages)
         return [
             Records(
                 partition=number,
-                values=[message.value() for message in messages],
-                timestamps_ms=[message.timestamp()[1] for message in messages],
+                values=list(map(Message.value, messages)),
+                timestamps_ms=[timestamp_ms for _, timestamp_ms in map(Message.timestamp, messages)],
                 offsets=offsets,
                 next_offset=max(position, offsets[-1] + 1 if offsets else 0),
                 keyless=self._keyless(messages),
@@ -92,7 +94,8 @@ class KafkaReader:
         """Where all is in one partition a key says nothing."""
         if self._partitions is not None and len(self._partitions) == 1:
             return []
-        return [index for index, message in enumerate(messages) if message.key() is None]
+        keys = list(map(Message.key, messages))
+        return [index for index, key in enumerate(keys) if key is None] if None in keys else []
 
     def _position_of(self, message: Message) -> int:
         """The position an end-of-partition mark tells; anything else is the world's failure."""
@@ -250,6 +253,16 @@ def origin_of(message: Message) -> Origin:
     """The record as it lies in its partition."""
     headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
     return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
+
+
+def _offsets(messages: Sequence[Message]) -> Sequence[int]:
+    """They rise: as many as there are numbers from the first to the last are all of those."""
+    if not messages:
+        return ()
+    first, last = messages[0].offset() or 0, messages[-1].offset() or 0
+    if last - first == len(messages) - 1:
+        return range(first, last + 1)
+    return [message.offset() or 0 for message in messages]
 
 
 def _origins(messages: list[Message]) -> Callable[[int], Origin]:
