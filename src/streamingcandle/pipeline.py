@@ -33,7 +33,7 @@ POLL_MAX_MS = 500
 """A stop is heeded and a rebalance noticed at least this often."""
 BACKLOG_RECORDS = 5_000
 """A poll that brings as many leaves more behind: then closing waits for the interval or a full transaction."""
-GATHER_MS = 50
+GATHER_MS = 30
 """What is due waits so long for partitions that will be due within as much: a transaction right behind another one
 waits until the broker has written that one's marks, which takes longer (docs/decisions/0008)."""
 LETTER_BYTES_MAX = 8_000_000
