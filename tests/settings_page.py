@@ -6,7 +6,8 @@ from pathlib import Path
 import platformdirs
 
 from streamingcandle.kafka.client import shown_defaults
-from streamingcandle.settings import KAFKA_PREFIX, PREFIX, PROFILES, SETTINGS
+from streamingcandle.settings import KAFKA_PREFIX, PREFIX
+from streamingcandle.settings_table import PROFILES, SETTINGS
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 ABOVE = f"""\

@@ -14,7 +14,7 @@ as_json = click.option("--json", "is_json", is_flag=True, help="For programs: JS
 
 def time_ms(name: str, text: str | None) -> int | None:
     """Epoch ms of the text of the option `name`."""
-    from streamingcandle.settings import start_ms  # noqa: PLC0415 - the settings know Kafka's
+    from streamingcandle.settings_table import start_ms  # noqa: PLC0415 - needed by few commands
 
     try:
         return None if text is None else start_ms(text)
