@@ -59,11 +59,14 @@ def market(count: int, *, instruments: int = 60, seed: int = 11) -> list[MarketT
     return found
 
 
-def await_that(is_so: Callable[[], bool], what: str, *, limit_s: float = LIMIT_S, probe_ms: int = PROBE_MS) -> float:
-    """Return when it is so, and after how many seconds."""
+def await_that(
+    is_so: Callable[[], bool], what: str | Callable[[], str], *, limit_s: float = LIMIT_S, probe_ms: int = PROBE_MS
+) -> float:
+    """Return when it is so, and after how many seconds. `what`, where it is asked for, is asked for at the end."""
     began_ms = _clock.monotonic_ms()
     while not is_so():
-        assert _clock.monotonic_ms() < began_ms + limit_s * 1_000, f"after {limit_s:.0f} s still not: {what}"
+        if _clock.monotonic_ms() >= began_ms + limit_s * 1_000:
+            raise AssertionError(f"after {limit_s:.0f} s still not: {what if isinstance(what, str) else what()}")
         _clock.sleep_ms(probe_ms)
     return (_clock.monotonic_ms() - began_ms) / 1_000
 
@@ -116,7 +119,9 @@ class Service:
 
     def await_line(self, text: str, *, count: int = 1, limit_s: float = LIMIT_S) -> float:
         """Until it has said that so often; after how many seconds."""
-        return await_that(lambda: self.text.count(text) >= count, f"{text!r} in {self.text[-3_000:]}", limit_s=limit_s)
+        return await_that(
+            lambda: self.text.count(text) >= count, lambda: f"{text!r} in {self.text[-3_000:]}", limit_s=limit_s
+        )
 
     def await_end(self, limit_s: float = LIMIT_S) -> int:
         """Its exit code."""

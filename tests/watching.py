@@ -51,7 +51,7 @@ class Watching:
             assert self.process.poll() is None, self.log
             return {key: values(candle) for key, candle in self.latest(state).items()} == plain
 
-        await_that(is_so, f"{len(wanted)} windows {state}: {self.log[-2_000:]}")
+        await_that(is_so, lambda: f"{len(wanted)} windows {state}: {self.log[-2_000:]}")
 
     def await_all(self, wanted: Mapping[Key, Candle], *, label: str, last_ms: int) -> None:
         """Until each window of this timeframe was last told with these values, and as closed if it ended by then.
@@ -61,18 +61,34 @@ class Watching:
         plain = {key: values(candle) for key, candle in wanted.items() if key[1] == label}
         ended = {key for key in plain if wanted[key].window_end_millis <= last_ms}
 
+        def wrong() -> list[Key]:
+            told = self.told()
+            return [
+                key
+                for key in sorted(plain.keys() | told.keys())
+                if key not in plain
+                or key not in told
+                or told[key][0] != plain[key]
+                or (key in ended and told[key][1] == "forming")
+            ]
+
         def is_so() -> bool:
             assert self.process.poll() is None, self.log
-            told = self.told()
-            forming = {key for key, (_, state) in told.items() if state == "forming"}
-            return {key: shown for key, (shown, _) in told.items()} == plain and not ended & forming
+            return not wrong()
 
-        await_that(is_so, f"{len(plain)} windows {label}, as the reference has them: {self.log[-2_000:]}")
+        def missing() -> str:
+            told, keys = self.told(), wrong()
+            few = [(key, plain.get(key), told.get(key)) for key in keys[:5]]
+            return (
+                f"{len(plain)} windows {label}, {len(keys)} of them wrong, wanted and told: {few}: {self.log[-2_000:]}"
+            )
+
+        await_that(is_so, missing)
         assert self.latest("forming")
 
     def await_line(self, text: str, *, count: int = 1) -> None:
         """Until it has said that so often in its log."""
-        await_that(lambda: self.log.count(text) >= count, f"{text!r} in {self.log[-2_000:]}")
+        await_that(lambda: self.log.count(text) >= count, lambda: f"{text!r} in {self.log[-2_000:]}")
 
     def told(self) -> dict[Key, tuple[tuple[object, ...], str]]:
         """Of each window what was told last, and in which state."""
