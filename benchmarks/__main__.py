@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Medians of several runs each; the machine should do nothing else.")
     parser.add_argument("names", nargs="*", choices=[[], *BENCHES], help="which ones; all by default")
     parser.add_argument("--ticks", type=int, default=2_000_000, help="ticks in the backlog (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="of each (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="of each (default: %(default)s)")
     parser.add_argument("--part", dest="is_part", action="store_true", help="rows alone, without machine and head")
     options = parser.parse_args()
     names = options.names or list(BENCHES)

@@ -42,6 +42,7 @@ def bench(ticks: int, runs: int) -> Iterator[Figure]:
                 plain = [_plain_read(broker.bootstrap, f"{prefix}-ticks") for _ in range(runs)]
                 yield Figure(f"plain consume() and value(), {name}", [ticks / 1e6 / r.wall_s for r in plain], "M/s")
                 yield Figure("its CPU", [r.cpu_s / ticks * 1e6 for r in plain], "s a million")
+                _job(variables, f"{prefix}-first")  # a server that has just started runs its code for the first time
             alone = [_job(variables, f"{prefix}-{number}") for number in range(runs)]
             yield from _figures(f"whole job, {name}", alone, ticks, "0.4")
             if instruments == 1_000:
