@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
     AclBindingFilter,
     AclOperation,
@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
+    UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
 from confluent_kafka.cimpl import NewTopic
@@ -110,7 +111,9 @@ class Guarded:
     def add_users(self, users: Mapping[str, str]) -> None:
         """Users of SCRAM-SHA-512 and their passwords."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        wanted = [UserScramCredentialUpsertion(name, info, password.encode()) for name, password in users.items()]
+        wanted: list[UserScramCredentialAlteration] = [
+            UserScramCredentialUpsertion(name, info, password.encode()) for name, password in users.items()
+        ]
         admin = self.admin()
         for future in admin.alter_user_scram_credentials(wanted).values():
             future.result(LIMIT_S)
@@ -118,7 +121,7 @@ class Guarded:
     def add_topics(self, names: Iterable[str]) -> None:
         """Of one partition each."""
         admin = self.admin()
-        for future in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
+        for future in admin.create_topics([NewTopic(name, 1, 1) for name in set(names)]).values():
             future.result(LIMIT_S)
 
     def allow(self, grants: Iterable[tuple[str, Right]]) -> None:

@@ -18,7 +18,8 @@ STARS = "********"
 VALUE_CHARACTERS_MIN = 4
 """A shorter one is not looked for as such: it would be found in half of all words."""
 _NAME = re.compile(r"password|secret|key[._]pem|sasl[._]jaas|sasl[._]oauthbearer[._]config|token", re.IGNORECASE)
-_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#'\"@]*:[^\s/?#'\"]*@", re.IGNORECASE)
+# One slash is what is left of two where a URL was taken for a path.
+_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://?)[^\s/?#'\"@]*:([^\s/?#'\"]*)@", re.IGNORECASE)
 _KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
 _SAID = re.compile(
     r"((?:password|passwd|secret)\\*[\"']?\s*=\s*|(?:password|passwd|secret)\\*[\"']\s*:\s*)"
@@ -39,6 +40,14 @@ def hide(value: str) -> None:
     for part in {value, *value.splitlines()}:
         if len(part.strip()) >= VALUE_CHARACTERS_MIN and not part.startswith("-----"):
             _hidden.update({part.strip(), repr(part)[1:-1], json.dumps(part)[1:-1], quote(part, safe="")})
+
+
+def hide_within(text: str) -> None:
+    """From now on the passwords in this text are stars, also where only a piece of it is shown."""
+    for match in _URL.finditer(text):
+        hide(match[2])
+    for match in _SAID.finditer(text):
+        hide(match[0].removeprefix(match[1]).strip("\"'\\"))
 
 
 def masked(name: str, text: str) -> str:

@@ -19,7 +19,7 @@ from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.properties import is_known, nearest, refusal
 from streamingcandle.kafka.rights import rights
-from streamingcandle.masking import hide, is_secret, masked
+from streamingcandle.masking import hide, hide_within, is_secret, masked
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
 from streamingcandle.settings_secrets import read_secrets, warn_if_open
@@ -182,7 +182,10 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     )
     path = flags.get("config") or environment.get(PREFIX + "CONFIG")
     file, file_profiles, file_kafka = read_settings_file(path, SETTINGS)
+    for text in [*file.values(), *(text for values in file_profiles.values() for text in values.values())]:
+        hide_within(text)
     for name, text in file_kafka.items():
+        hide_within(text)
         if path and is_secret(name):
             hide(text)
             warn_if_open(Path(path), f"{name} in the settings file", warnings)

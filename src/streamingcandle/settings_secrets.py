@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from streamingcandle.errors import SettingsError
-from streamingcandle.masking import hide, is_secret
+from streamingcandle.masking import hide, hide_within, is_secret
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """systemd's own variable: a folder with a file a credential."""
@@ -17,7 +17,8 @@ def read_secrets(
     """The variables, `_FILE` ones replaced by what their files hold; and credentials, by the variable each stands for.
 
     A credential is named like its variable, in lower case without the prefix; `is_name` tells which are settings:
-    others are there for their path. A variable goes over a credential. What is secret by its name is hidden from now on.
+    others are there for their path. A variable goes over a credential. What is secret by its name is
+    hidden from now on.
     SettingsError is one line.
     """
     found = dict(environment)
@@ -34,8 +35,10 @@ def read_secrets(
         if is_name(path.name) and not found.get(variable):
             credentials[variable] = _text(f"credential {path.name}", path)
     for variable, text in {**found, **credentials}.items():
-        if variable.startswith(prefix) and is_secret(variable):
-            hide(text)
+        if variable.startswith(prefix):
+            hide_within(text)
+            if is_secret(variable):
+                hide(text)
     return found, credentials
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from confluent_kafka.cimpl import NewPartitions
 from broker import Broker
 from disturbance import LIMIT_S, await_that, market
 from guarded import Guarded, granted
-from program import PROGRAM, differences, environment, last_candles, reference_candles, run, run_well
+from program import PROGRAM, differences, environment, last_candles, reference_candles, run
 from streamingcandle.clock import SystemClock
 from streamingcandle.kafka.rights import Right, commands, rights
 from streamingcandle.settings import load_settings
@@ -29,7 +30,12 @@ TOLD_S = 15.0
 """A refusal is told within this, however long `wait` is."""
 SETTINGS = load_settings({}, {})
 TICKS = SETTINGS.text("tick_topic")
-QUICK = {"STREAMINGCANDLE_TIMEFRAMES": "1m", "STREAMINGCANDLE_WAIT": "600s"}
+QUICK = {
+    "STREAMINGCANDLE_TIMEFRAMES": "1m",
+    "STREAMINGCANDLE_WAIT": "600s",
+    # One of the tests adds a partition.
+    "STREAMINGCANDLE_PARTITION_CHECK": "warn",
+}
 
 
 def _tick(clock: str) -> bytes:
@@ -122,7 +128,7 @@ def _messages(said: str, level: str) -> list[str]:
     return [line["message"] for line in lines if line["level"] == level]
 
 
-def test_the_page_has_the_rights() -> None:
+def test_the_page_has_the_rights(tmp_path: Path) -> None:
     wanted = rights(SETTINGS.text("application_id"), SETTINGS.topics())
     rows = re.findall(r"^\| (\w+) \| ([a-z-]+) \| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE, re.MULTILINE)
     assert rows == [
@@ -131,6 +137,10 @@ def test_the_page_has_the_rights() -> None:
     ]
     shown = [line for line in PAGE.splitlines() if line.startswith("kafka-acls.sh")]
     assert shown == commands(wanted, "broker-1:9093", "candles")
+    for number, text in enumerate(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text)
+        assert load_settings({"config": str(path)}, {}).kafka["security.protocol"].text in ("SASL_SSL", "SSL")
 
 
 def test_a_run_with_exactly_these_rights(world: World) -> None:
@@ -142,7 +152,9 @@ def test_a_run_with_exactly_these_rights(world: World) -> None:
         del variables[f"STREAMINGCANDLE_{name}"]
     inside = guarded.broker.inside_bootstrap
     done = run(variables, "run", "--until-end", "--flush")
-    assert (done.returncode, _messages(done.stderr.decode(), "warning")) == (0, []), done.stderr
+    assert done.returncode == 0, done.stderr
+    # The coordinators of a broker that has just started may have to load.
+    assert [w for w in _messages(done.stderr.decode(), "warning") if "asked again until" not in w] == []
     found, _ = last_candles(inside, SETTINGS.topics().candles)
     assert differences(found, reference_candles(inside, TICKS)) == []
     assert len(found) > 100
@@ -151,7 +163,7 @@ def test_a_run_with_exactly_these_rights(world: World) -> None:
     admin = guarded.admin()
     admin.create_partitions([NewPartitions(TICKS, 2)])[TICKS].result(LIMIT_S)
     _feed(guarded.broker)
-    done = run(variables | {"STREAMINGCANDLE_PARTITION_CHECK": "warn"}, "run", "--until-end")
+    done = run(variables, "run", "--until-end")
     assert done.returncode == 0, done.stderr
     assert "(snapshots topic) restored" in done.stderr.decode()
     assert world.password not in done.stderr.decode()
@@ -172,7 +184,7 @@ def test_plain_and_mutual_tls(world: World) -> None:
     )
     for code, said, _ in ended.values():
         assert code == 0, said
-        assert _messages(said, "info")[-1:] != []
+        assert f"{TICKS}[0]: taken over" in said
         assert key_password not in said
 
 
@@ -181,8 +193,10 @@ def test_who_is_refused_is_told_in_one_line(world: World) -> None:
     plain_port = {"bootstrap_servers": world.guarded.broker.inside_bootstrap}
     by_name = {"bootstrap_servers": world.guarded.at("SASL").replace("127.0.0.1", "localhost")}
     cases = {
-        "password": (world.variables("feed"), "refuses us, user 'feed' by SCRAM-SHA-512"),
-        "plain": (world.variables("plain", sasl_mechanism="PLAIN", sasl_password="marked-x"), "KAFKA_SASL_PASSWORD"),
+        "plain": (
+            world.variables("plain", sasl_mechanism="PLAIN", sasl_password=world.password[:-1]),
+            "KAFKA_SASL_PASSWORD",
+        ),
         "mechanism": (world.variables("feed", sasl_mechanism="SCRAM-SHA-256"), "supported mechanisms: SCRAM-SHA-512"),
         "authority": (world.variables("feed", ssl_ca_location=str(world.certificates.strange_ca)), "of no authority"),
         "expired": (world.variables("feed", "EXPIRED"), "out of its time (certificate has expired)"),
@@ -194,16 +208,24 @@ def test_who_is_refused_is_told_in_one_line(world: World) -> None:
     }
     commands_of = dict.fromkeys(cases, ("run",)) | {"authority": ("topics", "ensure")}
     ended = _at_once({name: (variables, commands_of[name]) for name, (variables, _) in cases.items()})
-    for name, (code, said, after_s) in ended.items():
+    for name, (code, said, _) in ended.items():
         (line,) = said.splitlines()
         assert code == 3, (name, said)
         assert cases[name][1] in line, name
-        assert after_s < TOLD_S, name
-        assert "marked-" not in said
+        assert world.password[:-1] not in said
+
+
+def test_a_wrong_password_is_told_at_once(world: World) -> None:
+    code, said, after_s = _at_once({"": (world.variables("feed"), ["run"])})[""]
+    (line,) = said.splitlines()
+    assert code == 3
+    assert "refuses us, user 'feed' by SCRAM-SHA-512" in line
+    assert "check the credentials: STREAMINGCANDLE_KAFKA_SASL_USERNAME, STREAMINGCANDLE_KAFKA_SASL_PASSWORD" in line
+    assert after_s < TOLD_S
 
 
 def test_each_missing_right_is_named(world: World) -> None:
-    users = {f"lacks-{number}": right for number, right in enumerate(world.rights(""))}
+    users = {f"lacks-{number}": right for number, right in enumerate(world.rights("lacks"))}
     lacking = {}
     for user, place in ((user, int(user.rpartition("-")[2])) for user in users):
         lacking[user] = world.rights(user)[place]
@@ -221,7 +243,7 @@ def test_each_missing_right_is_named(world: World) -> None:
     arguments = ("run", "--until-end", "--flush")
     ended = _at_once({user: (world.variables(user), arguments) for user in users})
     for user, right in lacking.items():
-        code, said, after_s = ended[user]
+        code, said, _ = ended[user]
         bare = msgspec.structs.replace(right, why="", is_needed=True)
         if not right.is_needed and right.operation == "Read":
             # Reading is asked for where a state is to be found.
@@ -230,12 +252,11 @@ def test_each_missing_right_is_named(world: World) -> None:
             code, said = again.returncode, again.stderr.decode()
         lines = said.splitlines()[-1:] if right.is_needed else _messages(said, "warning")
         named = [line for line in lines if f"does not grant {user} {right};" in line]
-        assert len(named) == 1, (right, said)
+        assert named, (right, said)
         command = re.search(r"kafka-acls\.sh [^;]*$", named[0].removesuffix("; taken as 1048588"))
         assert command is not None
         assert granted(command[0]) == [(user, bare)]
         assert code == (3 if right.is_needed else 0), said
-        assert after_s < TOLD_S
 
 
 def test_a_right_taken_away_while_running(world: World) -> None:
@@ -251,7 +272,7 @@ def test_a_right_taken_away_while_running(world: World) -> None:
         subprocess.Popen([PROGRAM, "run"], env=world.variables(name), stderr=output) as process,
     ):
         try:
-            await_that(lambda: log.read_text().count("taken over") == 2, "a share")
+            await_that(lambda: "taken over" in log.read_text(), "a share")
             guarded.take(name, candles)
             producer = Producer({"bootstrap.servers": guarded.broker.inside_bootstrap})
             for clock in ("11:00:00", "11:05:00"):
@@ -263,9 +284,48 @@ def test_a_right_taken_away_while_running(world: World) -> None:
     assert f"does not grant {name} {candles};" in log.read_text().splitlines()[-1]
 
 
-def test_a_missing_secret_does_not_show(world: World, tmp_path: Path) -> None:
-    """A crash's stacks, the command line and the log of a process that holds secrets."""
-    del tmp_path
-    variables = world.variables("feed") | {"PYTHONFAULTHANDLER": "1"}
-    assert world.password in "".join(variables.values())
-    run_well(variables, "config", "show")
+def test_no_secret_shows(world: World, tmp_path: Path) -> None:
+    """Everything that is said where things fail, with all kinds of secrets about, is searched for them."""
+    marks = {name: secrets.token_urlsafe(18) for name in ("sasl", "key", "jaas", "url", "file")}
+    odd = 'it\'s "odd" $x \\ ' + marks["sasl"]
+    url = f"mongodb+srv://app:{marks['url']}@store/candles"
+    jaas = f'PlainLoginModule required username="x" password="{marks["jaas"]}";'
+    pem = world.certificates.issue("inline").read_text(encoding="ascii").partition("-----BEGIN CERT")[0]
+    wrong = world.variables("feed", sasl_password=odd)
+    nobody = wrong | {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PYTHONFAULTHANDLER": "1"}
+    broken, refused = tmp_path / "broken.toml", tmp_path / "refused.toml"
+    broken.write_text(f'[kafka]\n"sasl.password" = "{marks["file"]}"\n= "{marks["file"]}"\n')
+    refused.write_text(f'grace = "{url}"\n[kafka]\n"sasl.password" = "{marks["file"]}"\n')
+    keyed = wrong | {
+        "STREAMINGCANDLE_KAFKA_SSL_KEY_PEM": pem.replace("\n", "\n!", 2),
+        "STREAMINGCANDLE_KAFKA_SSL_KEY_PASSWORD": marks["key"],
+    }
+    settings = {"STREAMINGCANDLE_FIELDS": jaas, "STREAMINGCANDLE_SESSIONS": url}
+    log = tmp_path / "crash.log"
+    with log.open("wb") as output, subprocess.Popen([PROGRAM, "run"], env=nobody, stderr=output) as process:
+        ended = _at_once(
+            {
+                "wrong password": (wrong | {"STREAMINGCANDLE_KAFKA_DEBUG": "all"}, ("--debug", "run")),
+                "broken file": (wrong, ("--debug", "--config", str(broken), "run")),
+                "refused file": (wrong, ("--debug", "--config", str(refused), "run")),
+                "no broker": (nobody | {"STREAMINGCANDLE_WAIT": "1s"}, ("--debug", "run")),
+                "no key": (keyed, ("--debug", "run")),
+                "shown": (wrong, ("config", "show")),
+                "shown as JSON": (wrong, ("config", "show", "--json")),
+                **{name: (wrong | {name: text}, ("--debug", "config", "show")) for name, text in settings.items()},
+            }
+        )
+        await_that(lambda: "no broker yet" in log.read_text(), "a wait")
+        seen = Path(f"/proc/{process.pid}/cmdline").read_text()
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        process.send_signal(signal.SIGABRT)
+    assert "Current thread" in log.read_text()
+    assert re.search(r"Max core file size +0 ", limits)
+    assert [name for name, (code, _, _) in ended.items() if code == 0] == ["shown", "shown as JSON"]
+    assert "Traceback" in ended["refused file"][1]
+    assert "Traceback" in ended["STREAMINGCANDLE_FIELDS"][1]
+    said = "".join([seen, log.read_text(), *(text for _, text, _ in ended.values())])
+    kept = [path.read_bytes() for path in (world.folder / "feed").rglob("*") if path.is_file()]
+    secret = [*marks.values(), *(line for line in pem.splitlines() if "-----" not in line)]
+    assert len(secret) > len(marks)
+    assert [mark for mark in secret if mark in said or any(mark.encode() in content for content in kept)] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from program import environment, run
-from streamingcandle.masking import STARS, clean, hide, masked
+from streamingcandle.masking import STARS, clean, hide, hide_within, masked
 
 VARIABLE = "STREAMINGCANDLE_KAFKA_SASL_PASSWORD"
 CRASH = """
@@ -36,6 +36,7 @@ fail()
     [
         ("at mongodb://app:x@y:27017/db, again", f"at mongodb://{STARS}@y:27017/db, again"),
         ("mongodb+srv://a:b:c@d", f"mongodb+srv://{STARS}@d"),
+        ("'mongodb:/a:b@c'", f"'mongodb:/{STARS}@c'"),
         ("http://broker:9092/a@b", "http://broker:9092/a@b"),
         ('Module required username="u" password="p q";', f'Module required username="u" password="{STARS}";'),
         (json.dumps({"m": 'password="p";'}), json.dumps({"m": f'password="{STARS}";'})),
@@ -53,6 +54,9 @@ def test_by_value_however_it_is_written() -> None:
     hide(value)
     for written in (value, repr(value), json.dumps(value), repr([value])):
         assert value[5:17] not in clean(written)
+    inner = secrets.token_urlsafe(9)
+    hide_within(f"mongodb://app:{inner}@host")
+    assert clean(f"no file /{inner}") == f"no file /{STARS}"
     assert masked("kafka.ssl.key.password", "x") == STARS
     assert masked("grace", "1s") == "1s"
 

@@ -141,7 +141,7 @@ def no_right(settings: KafkaSettings, missing: Sequence[Right]) -> RefusedError:
 def missing_rights(settings: KafkaSettings, admin: AdminClient, timeout_s: float) -> list[Right]:
     """Of the rights on topics that are needed those not granted. KafkaException where nobody answers.
 
-    Brokers tell what one may of a topic that one may at all look at; a topic that is not there is no question of rights.
+    Brokers tell what we may with a topic that we may look at. One that is not there is no question of rights.
     """
     needed = [right for right in settings.rights if right.is_needed and right.resource == "topic"]
     if not needed:
