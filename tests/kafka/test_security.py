@@ -165,6 +165,7 @@ def test_a_run_with_exactly_these_rights(world: World) -> None:
     _feed(guarded.broker)
     done = run(variables, "run", "--until-end")
     assert done.returncode == 0, done.stderr
+    assert "nobody's: rejoining" in done.stderr.decode()
     assert "(snapshots topic) restored" in done.stderr.decode()
     assert world.password not in done.stderr.decode()
 
