@@ -19,6 +19,7 @@ default. `streamingcandle config show` prints every value with its origin, secre
 
 - **Variables**: `{PREFIX}` and the name in capitals: `{PREFIX}LATE_HORIZON=5m`. With `_FILE` at its end a
   variable names a file that holds the value: for secrets. A variable that is not known is a warning with the nearest.
+  Credentials of systemd stand for variables as well, and below them: [security.md](security.md).
 - **File**: `--config FILE` or `{PREFIX}CONFIG`. TOML, keys as below. A key that is not known is an error.
 - **Profile**: `--profile NAME` or `{PREFIX}PROFILE`, a built-in one or one of the file.
 - **Durations**: `250ms`, `1s`, `10m`, `2h`; a bare number is seconds.

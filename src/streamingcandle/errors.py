@@ -3,7 +3,8 @@
     StreamingCandleError            one line for the operator: what, where, what to do
     ├── SettingsError     exit 2    a setting, a flag, a table of sessions is wrong
     ├── OutsideError      exit 3    the broker, the disk, the network failed
-    │   └── MissingTopicError  exit 2   a topic is not there
+    │   ├── MissingTopicError  exit 2   a topic is not there
+    │   └── RefusedError       exit 3   a broker does not let us in, or does not grant us something
     ├── OwnedError        exit 4    another process has this instance
     └── CheckError        exit 1    a check found something
 
@@ -39,6 +40,12 @@ class MissingTopicError(OutsideError):
     """A topic is not there, or has another name."""
 
     exit_code = 2
+
+
+class RefusedError(OutsideError):
+    """A broker refuses us: credentials, certificates, rights. Waiting mends nothing."""
+
+    exit_code = 3
 
 
 class OwnedError(StreamingCandleError):

@@ -5,7 +5,6 @@ the key in a TOML file the name itself.
 """
 
 import os
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,13 +18,15 @@ from streamingcandle.candles.timeframe import Timeframe, parse_timeframes
 from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.properties import is_known, nearest, refusal
+from streamingcandle.kafka.rights import rights
+from streamingcandle.masking import hide, hide_within, is_secret, masked
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
+from streamingcandle.settings_secrets import read_secrets, warn_if_open
 from streamingcandle.settings_table import PROFILES, SETTINGS, duration_ms, start_ms
 
 PREFIX = "STREAMINGCANDLE_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
-SECRET = re.compile(r"password|secret|key\.pem|sasl\.jaas|token", re.IGNORECASE)
 _CONTROL = {"profile", "config", "kafka_bootstrap_servers"}
 
 
@@ -168,17 +169,26 @@ class Settings(msgspec.Struct, frozen=True):
             ask_ms=self.duration_ms("wait"),
             properties=properties,
             places={name: _place(name, value.origin) for name, value in self.kafka.items()},
+            unset=lambda name: _place(name, "environment"),
+            rights=rights(self.text("application_id"), self.topics()),
         )
 
 
 def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None) -> Settings:
     """Collect from everywhere. SettingsError is one line that names the setting, its origin and a valid choice."""
-    environment = dict(os.environ if environment is None else environment)
     warnings: list[str] = []
-    _read_secret_files(environment)
-    file, file_profiles, file_kafka = read_settings_file(
-        flags.get("config") or environment.get(PREFIX + "CONFIG"), SETTINGS
+    environment, credentials = read_secrets(
+        os.environ if environment is None else environment, PREFIX, _is_credential, warnings
     )
+    path = flags.get("config") or environment.get(PREFIX + "CONFIG")
+    file, file_profiles, file_kafka = read_settings_file(path, SETTINGS)
+    for text in [*file.values(), *(text for values in file_profiles.values() for text in values.values())]:
+        hide_within(text)
+    for name, text in file_kafka.items():
+        hide_within(text)
+        if path and is_secret(name):
+            hide(text)
+            warn_if_open(Path(path), f"{name} in the settings file", warnings)
     profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or "development"
     if profile not in PROFILES and profile not in file_profiles:
         choices = [*PROFILES, *file_profiles]
@@ -190,6 +200,7 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
         (f"profile {profile}", PROFILES.get(profile, {})),
         ("file", file),
         (f"file, profile {profile}", file_profiles.get(profile, {})),
+        ("credential", _from_environment(credentials, warnings)),
         ("environment", _from_environment(environment, warnings)),
         ("flag", {name: text for name, text in flags.items() if text is not None and name in SETTINGS}),
     ]
@@ -197,7 +208,9 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     for origin, layer in layers:
         for name, text in layer.items():
             values[name] = Value(_checked(name, text, origin), origin)
-    kafka = _client_properties(file_kafka, environment, warnings)
+    kafka = _client_properties(file_kafka, {"credential": credentials, "environment": environment}, warnings)
+    if key := kafka.get("ssl.key.location"):
+        warn_if_open(Path(key.text), _place("ssl.key.location", key.origin), warnings)
     settings = Settings(values, kafka, profile, tuple(warnings))
     settings.rules()
     settings.topics()
@@ -210,18 +223,6 @@ def _checked(name: str, text: str, origin: str) -> str:
     except ValueError as error:
         where = PREFIX + name.upper() if origin == "environment" else name
         raise SettingsError(f"{where}={text!r} ({origin}): {error}") from None
-
-
-def _read_secret_files(environment: dict[str, str]) -> None:
-    """`..._FILE` names a file that holds the value."""
-    for variable in [v for v in environment if v.startswith(PREFIX) and v.endswith("_FILE")]:
-        path = Path(environment.pop(variable))
-        try:
-            environment[variable.removesuffix("_FILE")] = path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SettingsError(f"{variable}: {path}: {error.strerror}; make it readable for this user") from error
-        except UnicodeDecodeError as error:
-            raise SettingsError(f"{variable}: {path}: no UTF-8 text; give a file that holds the value alone") from error
 
 
 def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
@@ -239,16 +240,16 @@ def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> di
 
 
 def _client_properties(
-    file: Mapping[str, str], environment: Mapping[str, str], warnings: list[str]
+    file: Mapping[str, str], variables: Mapping[str, Mapping[str, str]], warnings: list[str]
 ) -> dict[str, Value]:
     """Each taken by the client library. An orchestrator's own variables (…_KAFKA_SERVICE_HOST) are warnings."""
     found = {name: Value(text, "file") for name, text in file.items()}
-    for variable, text in environment.items():
+    for origin, variable, text in [(o, *item) for o, layer in variables.items() for item in layer.items()]:
         if not variable.startswith(KAFKA_PREFIX) or not text:
             continue
         name = variable.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")
         if is_known(name):
-            found[name] = Value(text, "environment")
+            found[name] = Value(text, origin)
         else:
             near = _place(nearest(name), "environment")
             warnings.append(f"variable {variable} names no client property, ignored; nearest: {near}")
@@ -262,9 +263,13 @@ def _client_properties(
 
 def _place(name: str, origin: str) -> str:
     """Where a client property was set: the variable, or the key in the file."""
-    return KAFKA_PREFIX + name.upper().replace(".", "_") if origin == "environment" else f"kafka.{name}"
+    if origin == "file":
+        return f"kafka.{name}"
+    variable = KAFKA_PREFIX + name.upper().replace(".", "_")
+    return variable if origin == "environment" else f"credential {variable.removeprefix(PREFIX).lower()}"
 
 
-def masked(name: str, text: str) -> str:
-    """The text, or stars for a secret."""
-    return "********" if text and SECRET.search(name) else text
+def _is_credential(name: str) -> bool:
+    """Whether a credential of this name is a setting."""
+    kafka = KAFKA_PREFIX.removeprefix(PREFIX).lower()
+    return name in SETTINGS or (name.startswith(kafka) and is_known(name.removeprefix(kafka).replace("_", ".")))

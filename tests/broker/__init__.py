@@ -123,6 +123,7 @@ class Broker:
     `directory` is created, and is the broker's alone: `data`, `server.properties`, `broker.log`, `tmp`. `properties` go
     over `PROPERTIES`, `jvm_flags` after `JVM_FLAGS` (the JVM takes the last word). `advertised_port` is where clients
     are sent after their first question, for a proxy in front of `port`; by default it is `port`.
+    `listeners`: further ones and their protocols; `ports` has where they listen.
 
     Raises BrokerError where the jars are missing or out of date, or there is no java.
     """
@@ -134,15 +135,19 @@ class Broker:
         properties: Mapping[str, str] = MappingProxyType({}),
         advertised_port: int | None = None,
         jvm_flags: Sequence[str] = (),
+        listeners: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Reserve the ports and write the configuration."""
         self._java = _java()
         self._jvm_flags = tuple(jvm_flags)
         self._process: subprocess.Popen[bytes] | None = None
 
-        reservations = [_reserve_port() for _ in range(3)]
+        reservations = [_reserve_port() for _ in range(3 + len(listeners))]
         weakref.finalize(self, _close, reservations)
-        self.port, self._inside_port, controller_port = (one.getsockname()[1] for one in reservations)
+        self.port, self._inside_port, controller_port, *others = (one.getsockname()[1] for one in reservations)
+        self.ports = dict(zip(listeners, others, strict=True))
+        more = "".join(f",{name}://127.0.0.1:{port}" for name, port in self.ports.items())
+        protocols = "".join(f",{name}:{protocol}" for name, protocol in listeners.items())
 
         self.directory = directory.resolve()
         self.log = self.directory / "broker.log"
@@ -150,9 +155,10 @@ class Broker:
         self._settings = self.directory / "server.properties"
         own = {
             "listeners": f"CLIENT://127.0.0.1:{self.port},INSIDE://127.0.0.1:{self._inside_port},"
-            f"CONTROLLER://127.0.0.1:{controller_port}",
+            f"CONTROLLER://127.0.0.1:{controller_port}{more}",
+            "listener.security.protocol.map": PROPERTIES["listener.security.protocol.map"] + protocols,
             "advertised.listeners": f"CLIENT://127.0.0.1:{advertised_port or self.port},"
-            f"INSIDE://127.0.0.1:{self._inside_port}",
+            f"INSIDE://127.0.0.1:{self._inside_port}{more}",
             "controller.quorum.voters": f"{NODE_ID}@127.0.0.1:{controller_port}",
             "log.dirs": str(self.directory / "data"),
         }

@@ -14,6 +14,7 @@ RUN_BY = {
     "README.md": "kafka/test_readme.py",
     "getting-started.md": "kafka/test_readme.py",  # its first block: tests/wheel.py
     "operations.md": "ops/test_operations.py",
+    "security.md": "kafka/test_security.py",  # by what reads the options of `kafka-acls.sh`
     "semantics.md": "unit/test_docs.py",
     "upgrading.md": "kafka/test_odd_logs.py",
 }

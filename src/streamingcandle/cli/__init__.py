@@ -12,6 +12,7 @@ import click
 
 from streamingcandle.cli.options import examples
 from streamingcandle.errors import StreamingCandleError
+from streamingcandle.masking import clean, clean_tracebacks
 
 logger = logging.getLogger("streamingcandle")
 
@@ -88,11 +89,12 @@ def _tell(error: click.ClickException) -> None:
     said = " ".join(error.format_message().split()).removesuffix(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "streamingcandle"
-    click.echo(f"{path}: {said}; see `{path} --help`", err=True)
+    click.echo(clean(f"{path}: {said}; see `{path} --help`"), err=True)
 
 
 def main() -> None:
     """Entry point: our errors are one line on stderr and their exit code."""
+    clean_tracebacks()
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -106,6 +108,6 @@ def main() -> None:
     except StreamingCandleError as error:
         if "--debug" in sys.argv:
             raise
-        click.echo(f"streamingcandle: {error}", err=True)
+        click.echo(clean(f"streamingcandle: {error}"), err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -13,7 +13,7 @@ from streamingcandle import __version__
 from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.world import World
 from streamingcandle.kafka.client import shown_defaults
-from streamingcandle.settings import masked
+from streamingcandle.masking import masked
 
 
 @click.group("sessions")

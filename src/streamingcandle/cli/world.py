@@ -26,6 +26,7 @@ from streamingcandle.kafka.snapshots import KafkaSnapshots
 from streamingcandle.kafka.tail import KafkaTail
 from streamingcandle.kafka.topics import partition_counts
 from streamingcandle.letters import Letters
+from streamingcandle.masking import clean, forbid_core, is_secret
 from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim, instances
 from streamingcandle.state.files import FileSnapshots
@@ -69,6 +70,8 @@ class World:
         """SettingsError is one line."""
         settings = load_settings(self._flags)
         _start_logging(settings.text("log_format"), is_debug=self.is_debug, worker=self.worker)
+        if any(map(is_secret, settings.kafka)):
+            forbid_core()
         for warning in settings.warnings:
             logging.getLogger("streamingcandle.settings").warning(warning)
         return settings
@@ -186,7 +189,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.write(f"{clean(self.format(record))}\n")
             sys.stderr.flush()
         except Exception:  # noqa: BLE001 - a log line never ends the work, as in the standard handlers
             self.handleError(record)

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import BrokerAwayError, Clock
 from streamingcandle.kafka.client import KafkaSettings, Properties, admin_properties, new_client
+from streamingcandle.kafka.refusals import is_refusal, missing_rights, no_right, outside, refused
+from streamingcandle.kafka.rights import Right
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -75,7 +76,7 @@ class Brokers:
         self._is_suspected = False
         self._back_at_ms: int | None = None
         self._cause = ""
-        self._refused: str | None = None
+        self._refused: KafkaError | None = None
         self._unanswered: set[str] = set()
         self.admin = self.new_admin()
 
@@ -89,9 +90,8 @@ class Brokers:
 
     def _on_error(self, error: KafkaError) -> None:
         code = error.code()
-        # A handshake that fails is a wrong certificate at the start, and a broker's restart later.
-        if code == KafkaError._AUTHENTICATION or (code == KafkaError._SSL and not self.is_running):  # noqa: SLF001
-            self._refused = error.str()
+        if is_refusal(error, is_running=self.is_running):
+            self._refused = error
         if code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the client's public constant
             self.suspect()
         else:
@@ -120,8 +120,11 @@ class Brokers:
             self._stop_by_ms = self._clock.monotonic_ms() + STOP_MS
         return self._stop_by_ms is not None and self._clock.monotonic_ms() >= self._stop_by_ms
 
-    def ask(self, what: str, call: Callable[[], Answer]) -> Answer:
-        """The answer. BrokerAwayError when nobody answers now, OutsideError when the answer is a refusal."""
+    def ask(self, what: str, call: Callable[[], Answer], right: Right | None = None) -> Answer:
+        """The answer. BrokerAwayError when nobody answers now, OutsideError when the answer is a refusal.
+
+        `right`: what the question takes, where it is not one that `refusals.outside` knows.
+        """
         until_ms = self._clock.monotonic_ms() + self._settings.ask_ms
         while True:
             try:
@@ -133,7 +136,7 @@ class Brokers:
                 else:
                     cause = error.args[0]
                 if cause.code() not in PASSING:
-                    raise OutsideError(f"{what} at {self._settings.bootstrap_servers}: {cause.str()}") from error
+                    raise outside(self._settings, what, cause, right) from error
                 away = self.away(what, cause)
                 is_over = self.is_running or self._is_stopping() or self._clock.monotonic_ms() > until_ms
                 if is_over:
@@ -144,6 +147,12 @@ class Brokers:
                     self._unanswered.discard(what)
                     logger.info("answered again: %s", what)
                 return answer
+
+    def check_rights(self) -> None:
+        """RefusedError where a right on a topic is missing, all of them named; else the first candle would tell."""
+        missing = self.ask("rights", lambda: missing_rights(self._settings, self.admin, CALL_TIMEOUT_S))
+        if missing:
+            raise no_right(self._settings, missing)
 
     def away(self, what: str, cause: KafkaError) -> BrokerAwayError:
         """Say once what goes unanswered though brokers are there, as of a coordinator; what to raise."""
@@ -170,8 +179,7 @@ class Brokers:
         except KafkaException as error:
             self.admin.poll(0)
             if self._refused is not None:
-                where = self._settings.bootstrap_servers
-                raise OutsideError(f"broker {where} refuses us: {self._refused}; check the credentials") from error
+                raise refused(self._settings, self._refused) from error
             if self._lost_at_ms is None:
                 self._lost_at_ms = self._clock.monotonic_ms()
                 cause = self._cause or error.args[0].str()

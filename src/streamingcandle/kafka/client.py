@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, Producer
 
 from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.properties import known
+from streamingcandle.kafka.rights import Right
 
 Properties = dict[str, str | int | float | bool]
 logger = logging.getLogger(__name__)
@@ -83,6 +84,14 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     properties: Mapping[str, str] = {}
     places: Mapping[str, str] = {}
     """Where the user set each property, `bootstrap.servers` among them."""
+    unset: Callable[[str], str] = str
+    """Where the user would set a property."""
+    rights: tuple[Right, ...] = ()
+    """What we need: asked for before the first poll."""
+
+    def place(self, name: str) -> str:
+        """Where a property is set, or would be."""
+        return self.places.get(name) or self.unset(name)
 
     def ask_s(self, most_s: float) -> float:
         """How long a question that is asked once may take, no longer than `most_s`."""
@@ -181,10 +190,13 @@ def admin_properties(settings: KafkaSettings) -> Properties:
     return _with_users(settings, {}, "*")
 
 
-def reader_properties(settings: KafkaSettings, *, group: str | None = None) -> Properties:
-    """For one that is no member of a group: it reads, or asks about `group`."""
+def reader_properties(settings: KafkaSettings) -> Properties:
+    """For one that is no member of the group: it reads, or asks about it.
+
+    The client asks for the group's coordinator in any case: a name of its own would take a right of its own.
+    """
     ours = _with_users(settings, CONSUMER, "C*")
-    ours["group.id"] = group or f"{settings.group}-reader"
+    ours["group.id"] = settings.group
     ours["auto.offset.reset"] = "earliest"
     ours.pop("group.instance.id", None)
     return ours

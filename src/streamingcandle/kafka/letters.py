@@ -18,6 +18,7 @@ from streamingcandle.kafka.client import (
 )
 from streamingcandle.kafka.feed import read_to_end
 from streamingcandle.kafka.reader import origin_of
+from streamingcandle.kafka.refusals import NO_RIGHT
 from streamingcandle.kafka.tail import KafkaTail
 from streamingcandle.letters import Place, Retry, mark_of
 
@@ -117,4 +118,6 @@ class KafkaLetters:
         self._reader.close()
 
     def _outside(self, what: str, error: KafkaException, cure: str = "is the broker up?") -> OutsideError:
+        if error.args[0].code() in NO_RIGHT:
+            cure = "have it granted: Read on the letters, Write on ticks, letters and the transactional id"
         return OutsideError(f"{what} at {self._settings.bootstrap_servers}: {error.args[0].str()}; {cure}")

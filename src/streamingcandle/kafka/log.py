@@ -46,6 +46,7 @@ class KafkaLog(KafkaReader):
         if self._is_fenced:
             self._join_anew()
         if not self._is_subscribed:
+            self._brokers.check_rights()
             self._subscribe([self._settings.tick_topic])
             self._is_subscribed = self._brokers.is_running = True
         self._brokers.admin.poll(0)

@@ -21,6 +21,7 @@ from streamingcandle.errors import MissingTopicError, OutsideError
 from streamingcandle.interfaces import Clock, Committed, Listener, Origin, Records
 from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers
 from streamingcandle.kafka.client import KafkaSettings, Properties, new_client, reader_properties
+from streamingcandle.kafka.refusals import NO_RIGHT, outside
 
 logger = logging.getLogger(__name__)
 
@@ -109,12 +110,11 @@ class KafkaReader:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             self._gone[message.partition() or 0] = (message.offset() or 0, error.str())
             return 0
-        if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            message_text = (
-                f"{self._settings.tick_topic}: not allowed to read: {error.str()}; grant READ on topic and group"
-            )
-            raise OutsideError(message_text)
-        if message.topic() in (None, self._settings.tick_topic):
+        # Of the name that makes a member rejoin we may know nothing.
+        is_ours = message.topic() in (None, self._settings.tick_topic)
+        if error.code() in NO_RIGHT and (is_ours or error.code() != KafkaError.TOPIC_AUTHORIZATION_FAILED):
+            raise outside(self._settings, "read", error)
+        if is_ours:
             logger.warning("%s: %s; waiting for the broker", self._settings.tick_topic, error.str())
         return 0
 
@@ -198,6 +198,8 @@ class KafkaReader:
                 "topics", lambda: self._brokers.admin.list_topics(name, timeout=CALL_TIMEOUT_S)
             )
             topic = metadata.topics[name]
+            if topic.error is not None and topic.error.code() in NO_RIGHT:
+                raise outside(self._settings, f"topic {name}", topic.error)
             if topic.error is not None or not topic.partitions:
                 message = (
                     f"topic {name}: {topic.error or 'no partitions'}; make it with `streamingcandle topics ensure`"
@@ -227,7 +229,7 @@ class KafkaReader:
 
         def ask() -> list[TopicPartition]:
             if self._asker is None:
-                self._asker = new_client(Consumer, self._settings, reader_properties(self._settings, group=group))
+                self._asker = new_client(Consumer, self._settings, reader_properties(self._settings))
             return self._asker.committed(wanted, timeout=CALL_TIMEOUT_S)
 
         found = self._brokers.ask(f"committed offsets of group {group}", ask)

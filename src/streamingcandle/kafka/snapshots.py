@@ -19,6 +19,8 @@ from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.brokers import PASSING
 from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
 from streamingcandle.kafka.feed import read_to_end
+from streamingcandle.kafka.refusals import outside
+from streamingcandle.kafka.rights import Right
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.state.files import SLOTS
 
@@ -78,11 +80,14 @@ class KafkaSnapshots:
                     headers=headers,
                 )
         except (BufferError, KafkaException) as error:
-            raise OutsideError(f"{self._topic}: {error}") from error
+            raise OutsideError(f"topic {self._topic}: {error}") from error
         if self._error is not None:
             failed, self._error = self._error, None
             self.__dict__.pop("_count", None)
-            raise OutsideError(f"{self._topic}: {failed.str()}")
+            raise self._outside(failed, "Write")
+
+    def _outside(self, error: KafkaError, operation: str) -> OutsideError:
+        return outside(self._settings, f"topic {self._topic}", error, Right(operation, "topic", self._topic))
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         self._error = error or self._error
@@ -114,7 +119,7 @@ class KafkaSnapshots:
             place.offset, end = self._watermarks(consumer, place)
             return list(read_to_end(consumer, place, end, CALL_TIMEOUT_S))
         except KafkaException as error:
-            raise OutsideError(f"{self._topic}[{number}]: {error.args[0].str()}") from error
+            raise self._outside(error.args[0], "Read") from error
         finally:
             consumer.close()
 
@@ -133,6 +138,8 @@ class KafkaSnapshots:
         """See `interfaces.Snapshots`."""
         if "_producer" in self.__dict__:
             self._producer.flush(CLOSE_TIMEOUT_S)
+        if self._error is not None:
+            logger.warning("the last snapshots are not in the %s: %s", self.name, self._outside(self._error, "Write"))
 
     @cached_property
     def _producer(self) -> Producer:

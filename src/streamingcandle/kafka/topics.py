@@ -8,8 +8,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from streamingcandle.errors import MissingTopicError, OutsideError
 from streamingcandle.kafka.client import KafkaSettings, admin_properties, new_client
+from streamingcandle.kafka.refusals import is_refusal, outside, refused
+from streamingcandle.kafka.rights import Right
 
 TIMEOUT_S = 15.0
+PIECE_S = 3.0
+"""Of a wait: between two of them it is looked whether we are refused."""
 # Candles are a history: the later record of a window wins, and compaction would lose the earlier ones.
 # Ticks are kept whatever their age: an old event time is no reason to delete them.
 CONFIG: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
@@ -38,22 +42,30 @@ def ensure_topics(
                 future.result()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise OutsideError(
-                        f"topic {name} at {settings.bootstrap_servers}: {error.args[0].str()}"
-                    ) from error
+                    right = Right("Create", "topic", name)
+                    raise outside(settings, f"topic {name}", error.args[0], right) from error
     return [(name, "made" if name in missing else "there") for name in names]
 
 
 def partition_counts(settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
     """Every topic we may see and its number of partitions. OutsideError without a broker."""
-    try:
-        metadata = new_client(AdminClient, settings, admin_properties(settings)).list_topics(
-            timeout=settings.ask_s(timeout_s)
-        )
-    except KafkaException as error:
-        message = f"broker {settings.bootstrap_servers}: {error.args[0].str()}; is it up, and the address right?"
-        raise OutsideError(message) from error
-    return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+    heard: list[KafkaError] = []
+    admin = new_client(AdminClient, settings, {**admin_properties(settings), "error_cb": heard.append})
+    left_s = settings.ask_s(timeout_s)
+    while True:
+        try:
+            metadata = admin.list_topics(timeout=min(left_s, PIECE_S))
+        except KafkaException as error:
+            admin.poll(0)
+            if refusals := [one for one in heard if is_refusal(one, is_running=False)]:
+                raise refused(settings, refusals[0]) from error
+            left_s -= PIECE_S
+            if left_s <= 0:
+                where = f"broker {settings.bootstrap_servers}"
+                message = f"{where}: {error.args[0].str()}; is it up, and the address right?"
+                raise OutsideError(message) from error
+        else:
+            return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
 
 
 def partition_count(settings: KafkaSettings, name: str) -> int:

@@ -17,6 +17,8 @@ from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Letter, NotCommittedError, Transaction
 from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers, logger
 from streamingcandle.kafka.client import KafkaSettings, new_client, produce, transaction_properties
+from streamingcandle.kafka.refusals import NO_RIGHT, outside
+from streamingcandle.kafka.rights import Right
 
 PRODUCE_RECORDS_MAX = 10_000
 """Records handed to the client at once; it copies them before it answers."""
@@ -64,7 +66,7 @@ class Transactions:
                 cause: KafkaError = error.args[0]
                 if cause.retriable() or cause.code() in PASSING:
                     raise self._brokers.away(what, cause) from error
-                raise OutsideError(f"{what} at {self._settings.bootstrap_servers}: {cause.str()}") from error
+                raise outside(self._settings, what, cause) from error
             except TimeoutError:
                 self.discard()
                 raise self._brokers.away(what, KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001
@@ -154,6 +156,10 @@ class Transactions:
     def _abort(self, producer: Producer, error: KafkaException) -> None:
         """Raise what the failure means: certainly not committed, or in doubt."""
         cause: KafkaError = error.args[0]
+        if cause.code() in NO_RIGHT:
+            self.discard()
+            self._brokers.check_rights()
+            raise outside(self._settings, "transaction", cause) from error
         if cause.fatal():
             raise InDoubtError(cause.str()) from error
         try:
@@ -172,7 +178,9 @@ class Transactions:
                 return int(answers[resource].result(ANSWER_TIMEOUT_S)["max.message.bytes"].value)
 
             try:
-                self._limits[topic] = self._brokers.ask(f"limit of topic {topic}", ask)
+                self._limits[topic] = self._brokers.ask(
+                    f"limit of topic {topic}", ask, Right("DescribeConfigs", "topic", topic)
+                )
             except BrokerAwayError:
                 raise
             except OutsideError as error:

@@ -1,0 +1,64 @@
+"""Secrets from files: a variable's `..._FILE`, and the credentials systemd hands over (`LoadCredential=`)."""
+
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from streamingcandle.errors import SettingsError
+from streamingcandle.masking import hide, hide_within, is_secret
+
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""systemd's own variable: a folder with a file a credential."""
+
+
+def read_secrets(
+    environment: Mapping[str, str], prefix: str, is_name: Callable[[str], bool], warnings: list[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables, `_FILE` ones replaced by what their files hold; and credentials, by the variable each stands for.
+
+    A credential is named like its variable, in lower case without the prefix; `is_name` tells which are settings:
+    others are there for their path. A variable goes over a credential. What is secret by its name is
+    hidden from now on.
+    SettingsError is one line.
+    """
+    found = dict(environment)
+    for variable in [v for v in found if v.startswith(prefix) and v.endswith("_FILE")]:
+        path, plain = Path(found.pop(variable)), variable.removesuffix("_FILE")
+        if found.get(plain):
+            raise SettingsError(f"{variable}: {plain} is set as well; unset one of the two")
+        found[plain] = _text(variable, path)
+        warn_if_open(path, variable, warnings)
+    credentials = {}
+    folder = found.get(CREDENTIALS)
+    for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else ():
+        variable = prefix + path.name.upper()
+        if is_name(path.name) and not found.get(variable):
+            credentials[variable] = _text(f"credential {path.name}", path)
+    for variable, text in {**found, **credentials}.items():
+        if variable.startswith(prefix):
+            hide_within(text)
+            if is_secret(variable):
+                hide(text)
+    return found, credentials
+
+
+def _text(what: str, path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{what}: {path}: {error.strerror}; make it readable for this user") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{what}: {path}: no UTF-8 text; give a file that holds the value alone") from error
+    if not text:
+        raise SettingsError(f"{what}: {path}: empty; write the value into it")
+    return text
+
+
+def warn_if_open(path: Path, what: str, warnings: list[str]) -> None:
+    """A secret that every user of this host may read is said; a file that is not there is somebody else's to tell."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if mode & stat.S_IROTH:
+        warnings.append(f"{what}: {path} is readable by every user; type: chmod o-rwx {path}")
