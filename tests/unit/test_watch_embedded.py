@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from disturbance import market
 from program import PROGRAM, Key, environment, rules, run, run_well
 from streamingcandle.candles.candle import Candle
 from streamingcandle.candles.reference import Record, Reference
+from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.store import EmbeddedStore
+from streamingcandle.embedded.tail import EmbeddedTail
+from streamingcandle.ops.watch import Watch
+from streamingcandle.settings import load_settings
 from streamingcandle.simulation.market import MarketTick
 from terminal import Terminal
 from watching import watching
@@ -61,6 +66,20 @@ def test_forming_candles_are_whole_after_a_snapshot_in_mid_window(tmp_path: Path
     assert (store.committed("t-app", "t-ticks"), store.topics()) == (committed, topics)
     assert _files(tmp_path / "state") == kept
     store.close()
+
+
+@pytest.mark.parametrize("before", [0, 1_000])
+def test_what_closes_while_it_takes_over_is_news(tmp_path: Path, before: int) -> None:
+    """Seen where the machine was slow: the first poll brought ticks fed since, and what they closed was never told."""
+    store = _append(environment("t", tmp_path, None), TICKS[:before])
+    clock = SystemClock()
+    with closing(EmbeddedTail(store, group="t-app", topic="t-ticks", clock=clock)) as tail:
+        watch = Watch(tail, clock, rules(), load_settings({}, {}).path(), ())
+        store.append("t-ticks", [(tick.key, tick.value, tick.at_ms, ()) for tick in TICKS[before:]])
+        assert watch.turn(0) != []
+        # Of a log that holds something, the first turn reads that, and what was there before is no news.
+        assert watch.is_news == (before == 0)
+        assert watch.is_caught_up
 
 
 def test_it_follows_the_log_beside_a_service(tmp_path: Path) -> None:

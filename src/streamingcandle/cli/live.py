@@ -198,21 +198,20 @@ def tell_lines(watch: Watch, shown: Shown, clock: Clock, *, is_stopping: Callabl
     """Until a stop: the candles that change from now on, those open now first."""
     label = shown.labels[shown.chosen]
     told: dict[tuple[str, int], int] = {}
-    next_ms = 0
+    next_ms, is_checked = 0, False
 
     def tell(key: str, candle: Candle, state: str) -> None:
         click.echo(_as_json(key, candle, state) if is_json else _as_text(key, candle, state))
 
     while not is_stopping():
-        was_caught_up = watch.is_caught_up
         closed = watch.turn(TURN_S)
         if not watch.is_caught_up:
             continue
-        if not was_caught_up:
+        if not is_checked:
             shown.check(watch)
-            closed = []
+            is_checked = True
         for key, candle in closed:
-            if candle.timeframe == label:
+            if candle.timeframe == label and watch.is_news:
                 tell(key, candle, "revised" if candle.revised else "closed")
         if clock.monotonic_ms() < next_ms:
             continue

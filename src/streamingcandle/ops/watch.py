@@ -47,6 +47,8 @@ class Watch:
         """`log` stays the caller's to close. `instruments`: those to look at, None for all."""
         self.is_caught_up = False
         """Whether all was read that was there when we began."""
+        self.is_news = False
+        """Whether what the last turn returned was read after that."""
         self._named = None if instruments is None else [(i.exchange, i.segment, i.token) for i in instruments]
         self._keys = None if instruments is None else {str(i).encode() for i in instruments}
         self._clock = clock
@@ -64,7 +66,8 @@ class Watch:
         """
         path = self._path
         try:
-            batches = list(self._log.poll(min(timeout_s, path.wait_s()), path))
+            batches = list(self._log.poll(min(timeout_s, path.wait_s()), self))
+            self.is_news = self.is_caught_up
             path.fold(batches)
             path.tell_time()
             if path.is_commit_due(is_caught_up=sum(len(b.values) for b in batches) < BACKLOG_RECORDS):
@@ -82,6 +85,24 @@ class Watch:
         return [
             (key.decode(), decode_candle(value)) for key, value in published if self._keys is None or key in self._keys
         ]
+
+    # ---- as the log's listener ----
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """See `interfaces.Listener`. With nothing to catch up with, what this same poll reads is news."""
+        offsets = self._path.assigned(partitions)
+        self.is_caught_up = self.is_caught_up or self._path.has_reached(self._goal)
+        return offsets
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """See `interfaces.Listener`."""
+        self._path.revoked(partitions)
+
+    def gone(self, partition: int, offset: int) -> None:
+        """See `interfaces.Listener`."""
+        self._path.gone(partition, offset)
+
+    # ---- what there is to see ----
 
     def forming(self, timeframe: int) -> list[Seen]:
         """The windows not closed yet of a timeframe, by its place in the rules; older end first within a partition."""
