@@ -10,7 +10,7 @@ START ?= 0
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate soak bench fuzz docs wheel installed lint fix kafka
+.PHONY: help setup demo test simulate soak bench fuzz docs wheel installed lint fix kafka systemd
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -30,7 +30,10 @@ demo: setup  ## a simulated market to candles, nothing to configure
 kafka:
 	@tests/broker/fetch.sh
 
-test: setup kafka  ## every test, on a real Kafka broker too
+systemd:
+	@tests/systemd/fetch.sh
+
+test: setup kafka systemd  ## every test, on a real Kafka broker too
 	cargo test --quiet --locked --manifest-path rust/Cargo.toml
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
@@ -62,6 +65,7 @@ lint: setup  ## what CI holds the code to
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck $$(git ls-files '*.sh') .ci/run rust/fuzz/run
 	cargo fmt --check --manifest-path rust/Cargo.toml
 	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
 	cargo clippy --quiet --locked --all-targets --manifest-path rust/Cargo.toml -- -D warnings

@@ -66,3 +66,20 @@ def test_installed_without_cargo(tmp_path: Path) -> None:
     said = done.stdout.decode() + done.stderr.decode()
     assert "streamingcandle 0.1.0 (confluent-kafka" in said
     assert "candles" in said
+
+
+@pytest.mark.timeout(900)
+def test_deployed_below_a_prefix(tmp_path: Path) -> None:
+    """The wheel itself by `deploy-production.sh`, on the embedded log, its own doctor asked."""
+    script, python = ROOT / "deploy" / "deploy-production.sh", ROOT / ".tools" / "bin" / "python"
+    variables = {name: text for name, text in os.environ.items() if not name.startswith("STREAMINGCANDLE_")}
+    command = [str(script), "--prefix", str(tmp_path), "--python", str(python), str(_only("*.whl"))]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    settings = tmp_path / "etc" / "streamingcandle" / "settings.toml"
+    variables |= {"STREAMINGCANDLE_PROFILE": "production", "STREAMINGCANDLE_CONFIG": str(settings)}
+    program = tmp_path / "opt" / "streamingcandle" / "current" / "bin" / "streamingcandle"
+    for arguments in (["topics", "ensure"], ["run", "--until-end"]):
+        subprocess.run([str(program), *arguments], env=variables, capture_output=True, check=True)
+    state = tmp_path / "var" / "lib" / "kafka-streams" / "streamingcandle"
+    assert (state / "candle-processor-ticktooneminprocessor" / "instance-0" / "lock").exists()

@@ -105,6 +105,9 @@ class Reader(Protocol):
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """The offset after the last record now in each partition, records of open transactions included."""
 
+    def known_ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """As `ends`, of those that were told with the last records read; asks nobody and never raises."""
+
     def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """The first offset that each partition still has."""
 

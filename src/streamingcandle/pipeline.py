@@ -376,16 +376,19 @@ def run(
     is_stopping: Callable[[], bool],
     snapshots: Sequence[Snapshots] = (),
     tell_restore: Callable[[int], None] | None = None,
+    tell_turn: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Make candles until told to stop, or with `is_until_end` until all that is there now is committed.
 
     `tell_restore` is told how many offsets are left to restore; without it the log is, every second.
+    `tell_turn` is told of every turn of the loop, whatever it brought.
     Raises OutsideError, OwnedError, SettingsError; at a stop what is due is committed first.
     """
     path = Path(log, clock, rules, settings, snapshots, tell_restore)
     goal = dict(log.ends(log.partitions())) if settings.is_until_end else None
     away: BrokerAwayError | None = None
     while not is_stopping():
+        tell_turn(path)
         try:
             batches = list(log.poll(path.wait_s(), path))
             path.fold(batches)

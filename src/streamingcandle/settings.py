@@ -64,6 +64,12 @@ class Settings(msgspec.Struct, frozen=True):
         """Shortest first."""
         return parse_timeframes(self.text("timeframes"))
 
+    @property
+    def instance_number(self) -> int | None:
+        """Which instance of this host to be; None for the first free one."""
+        text = self.text("instance")
+        return int(text) if text.isdigit() else None
+
     def rules(self) -> Rules:
         """The rules of the fold; SettingsError where a horizon is not above a grace."""
         timeframes = self.timeframes
@@ -102,7 +108,8 @@ class Settings(msgspec.Struct, frozen=True):
             except ValueError as error:
                 raise SettingsError(f"grace {self.text('grace')!r}: {error}") from None
         unknown = set(own_ms) - {timeframe.label for timeframe in timeframes}
-        if unknown:
+        # Deployments of one timeframe each share a file, and what it says of the others is theirs.
+        if unknown and not (self.text("instance") and self.instance_number is None):
             raise SettingsError(
                 f"grace {self.text('grace')!r}: {', '.join(sorted(unknown))} is not among the timeframes"
             )
@@ -208,6 +215,7 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     for origin, layer in layers:
         for name, text in layer.items():
             values[name] = Value(_checked(name, text, origin), origin)
+    _run_one(values)
     kafka = _client_properties(file_kafka, {"credential": credentials, "environment": environment}, warnings)
     if key := kafka.get("ssl.key.location"):
         warn_if_open(Path(key.text), _place("ssl.key.location", key.origin), warnings)
@@ -215,6 +223,26 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     settings.rules()
     settings.topics()
     return settings
+
+
+def _run_one(values: dict[str, Value]) -> None:
+    """A timeframe as `instance` is a deployment of its own, whatever all deployments share says of timeframes.
+
+    An id that all have would be one group, and each candle the business of whoever has the partition.
+    """
+    label = values["instance"].text
+    if not label or label.isdigit():
+        return
+    origin = f"instance {label}"
+    timeframes, application_id = values["timeframes"], values["application_id"]
+    if timeframes.origin == "environment" and timeframes.text != label:
+        raise SettingsError(
+            f"{PREFIX}TIMEFRAMES={timeframes.text!r} (environment): {origin} runs {label} alone; unset one of the two"
+        )
+    values["timeframes"] = Value(label, origin)
+    if not application_id.text.endswith(f"-{label}"):
+        text = f"{application_id.text}-{label}"
+        values["application_id"] = Value(_checked("application_id", text, origin), origin)
 
 
 def _checked(name: str, text: str, origin: str) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from streamingcandle.candles.timeframe import DEFAULT, parse_timeframes
+from streamingcandle.candles.timeframe import DEFAULT, parse_timeframe, parse_timeframes
+from streamingcandle.errors import SettingsError
+from streamingcandle.state.directory import INSTANCES_MAX
 
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -78,6 +80,17 @@ def _whole(text: str) -> str:
     return text
 
 
+def _instance(text: str) -> str:
+    if text.isascii() and text.isdigit():
+        if int(text) >= INSTANCES_MAX:
+            raise ValueError(f"not below {INSTANCES_MAX}")
+        return str(int(text))
+    try:
+        return parse_timeframe(text).label if text else ""
+    except SettingsError as error:
+        raise ValueError(f"neither a number below {INSTANCES_MAX} nor a timeframe: {error}") from None
+
+
 def _any(text: str) -> str:
     return text
 
@@ -100,6 +113,12 @@ def _user_dir(name: str) -> str:
 SETTINGS: dict[str, Setting] = {
     "application_id": Setting(
         "candle-processor-ticktooneminprocessor", _topic, "group id, and prefix of all internal names"
+    ),
+    "instance": Setting(
+        "",
+        _instance,
+        "who this is among several: a number, as `run --instance`; or a timeframe: it alone is run, with `-1m` "
+        "(or the other's name) added to `application_id`",
     ),
     "start": Setting(
         "earliest",

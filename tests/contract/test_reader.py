@@ -57,6 +57,17 @@ def test_records_without_a_key_are_read_as_well(wide_world: LogWorld) -> None:
     assert sorted(found, key=str) == values_of(numbered(10))
 
 
+def test_the_ends_are_known_of_what_was_read_and_of_nothing_else(wide_world: LogWorld) -> None:
+    log = wide_world.open_log()
+    assert log.known_ends([0, 1, 2]) == {}
+    wide_world.append([Tick(f"M:D:{number}".encode(), b"x") for number in range(100)])
+    member = Member(log)
+    member.read_all()
+    ends = dict(log.ends([0, 1, 2]))
+    member.poll_until(lambda: log.known_ends([0, 1, 2]) == ends)  # a fetch behind the records brings them
+    assert log.known_ends([1, 7]) == {1: ends[1]}
+
+
 def test_all_partitions_are_assigned_before_any_record(wide_world: LogWorld) -> None:
     wide_world.append(numbered(10))
     log = wide_world.open_log()

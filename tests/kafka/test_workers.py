@@ -12,6 +12,7 @@ from pathlib import Path
 
 from broker import Broker
 from program import LABELS, PROGRAM, differences, environment, last_candles, reference_candles, run, run_well
+from systemd import NotifySocket
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 PARTITIONS = 4
@@ -97,8 +98,15 @@ def test_two_workers_come_to_the_end(broker: Broker, topic_prefix: str, tmp_path
 
 def test_a_killed_worker_is_started_again(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
     variables = prepare(broker, topic_prefix, tmp_path, 2_000)
-    with family(variables, "--workers", "2") as two:
+    with (
+        NotifySocket(str(tmp_path / "notify")) as systemd,
+        family(variables | systemd.variables(0), "--workers", "2") as two,
+    ):
         two.wait_for("ready: 2 workers")
+        words = systemd.await_word("STATUS=4 partitions, feed clock ")
+        assert words.count("READY=1") == 1
+        while "0 records behind" not in words[-1]:
+            words += systemd.await_word("STATUS=")
         logged = [json.loads(line) for line in two.lines]
         told = {entry.get("worker") for entry in logged}
         assert {None} < told <= {None, 1, 2}

@@ -141,7 +141,7 @@ def test_gc_keeps_what_the_next_start_uses(folder: Path, tmp_path: Path) -> None
 
 def test_gc_removes_what_others_have_newer_and_what_a_crash_left(folder: Path, tmp_path: Path) -> None:
     newer, older = copy(folder, 1, seconds=5), copy(folder, 2, seconds=-5)
-    for path in (newer / "snapshot-0-0.part", newer / "snapshot-3-0", older / "owner.part"):
+    for path in (newer / "snapshot-0-0.part", newer / "snapshot-3-0", older / "owner.part", older / "turn"):
         path.write_bytes(b"half")
     said = state(tmp_path, "gc", "--dry-run")
     assert folder.exists()

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from program import environment, run
+from streamingcandle.ops.systemd import Supervisor
 from streamingcandle.ops.workers import Workers
+from systemd import NotifySocket
 
 SPEED = 20
 """A pause of 30 s is half a second by this clock."""
@@ -24,7 +26,13 @@ life = len(os.listdir(folder))
 open(f"{folder}/{life}-{number}", "w").close()
 for word in script[min(life, len(script) - 1)].split("+"):
     if word == "ready":
-        link.send(b"r")
+        link.send(b'{"is_ready":true}')
+    elif word == "still" and number == "1":
+        time.sleep(2)
+    elif word in ("turn", "still"):
+        for _ in range(20):
+            link.send(b'{"is_ready":true,"partitions":2,"delay_ms":700,"lag":3}')
+            time.sleep(0.05)
     elif word == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif word == "deaf":
@@ -49,12 +57,15 @@ class FastClock:
         time.sleep(duration_ms / SPEED / 1_000)
 
 
-def workers(folder: Path, script: str, *, count: int = 1, is_until_end: bool = False) -> Workers:
+def workers(
+    folder: Path, script: str, *, count: int = 1, is_until_end: bool = False, variables: dict[str, str] | None = None
+) -> Workers:
     """Life by life: what the worker does then, the last one repeated."""
     (folder / "lives").mkdir()
     (folder / "worker.py").write_text(WORKER)
     command = [sys.executable, str(folder / "worker.py"), str(folder / "lives"), script]
-    return Workers(command, count, clock=FastClock(), is_until_end=is_until_end)
+    supervisor = Supervisor({} if variables is None else variables)
+    return Workers(command, count, clock=FastClock(), is_until_end=is_until_end, supervisor=supervisor)
 
 
 def lives(folder: Path) -> int:
@@ -135,6 +146,25 @@ def test_who_is_stopped_before_it_can_listen_was_stopped_well(tmp_path: Path) ->
     assert workers(tmp_path, "stay", count=3).run(until(lambda: lives(tmp_path) == 3)) == 0
 
 
+def test_systemd_hears_of_all_workers_and_no_watchdog_while_one_stands_still(tmp_path: Path) -> None:
+    with NotifySocket(str(tmp_path / "notify")) as told:
+        family = workers(tmp_path, "turn+still+turn+turn+turn+stay", count=2, variables=told.variables())
+        seen: list[str] = []
+
+        def is_over() -> bool:
+            seen.extend(told.words(wait_s=0))
+            return "STATUS=the loop of worker 1 stands still" in seen and seen[-2:] == ["WATCHDOG=1"] * 2
+
+        assert family.run(until(is_over)) == 0
+        seen += told.words(wait_s=0)
+    assert seen.count("READY=1") == 1
+    assert "STATUS=4 partitions, feed clock 0.7 s behind, 6 records behind" in seen
+    # Nothing but the complaint, once, between the last turn before and the first turn after.
+    complaint = seen.index("STATUS=the loop of worker 1 stands still")
+    assert seen[complaint + 1].startswith("STATUS=")
+    assert seen[-3:] == ["STOPPING=1", "STATUS=stopping", "WATCHDOG=1"]
+
+
 def test_the_embedded_log_has_one_process(tmp_path: Path) -> None:
     done = run(environment("t", tmp_path, None), "run", "--workers", "2")
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
@@ -146,7 +176,8 @@ def test_a_worker_stops_when_its_parent_died_without_hearing_it() -> None:
     ours, theirs = socket.socketpair()
     script = (
         "import sys, time; from streamingcandle.ops.workers import Parent; "
-        "parent = Parent(int(sys.argv[1])); parent.tell_ready(); print(flush=True); time.sleep(60)"
+        "from streamingcandle.ops.turn import Progress; "
+        "parent = Parent(int(sys.argv[1])); parent.tell(Progress(is_ready=True)); print(flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", script, str(theirs.fileno())]
     with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE) as worker, theirs:

@@ -29,6 +29,8 @@ from streamingcandle.cli import cli
         ("OUTSIDE_SESSION", "kep", "nearest: keep"),
         ("TICK_TOPIC", "a b", "topic name"),
         ("SESSIONS", "/nowhere.csv", "/nowhere.csv"),
+        ("INSTANCE", "64", "not below 64"),
+        ("INSTANCE", "1q", "nearest: 1s"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_exit_2(tmp_path: Path, variable: str, text: str, said: str) -> None:

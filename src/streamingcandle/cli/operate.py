@@ -1,6 +1,7 @@
 """`run` and `topics`."""
 
 import logging
+import os
 from collections.abc import Callable
 
 import click
@@ -14,8 +15,11 @@ from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import Log
+from streamingcandle.kafka.log import KafkaLog
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
+from streamingcandle.ops.systemd import Supervisor
+from streamingcandle.ops.turn import Turn, TurnFile, Watcher, progress_of
 from streamingcandle.partition import PathSettings
 
 logger = logging.getLogger(__name__)
@@ -53,19 +57,32 @@ def run_command(
     """
     if flush and not until_end:
         raise click.UsageError("--flush goes with --until-end")
+    supervisor = Supervisor(os.environ)
     if workers is not None:
-        if instance is not None:
+        if instance is not None or world.settings.instance_number is not None:
             raise click.UsageError("--instance goes without --workers: each worker is an instance of its own")
         flags = {"--until-end": until_end, "--flush": flush, "--adopt": adopt}
-        return run_workers(world, workers, [name for name, is_set in flags.items() if is_set], is_until_end=until_end)
+        options = [name for name, is_set in flags.items() if is_set]
+        return run_workers(world, workers, options, is_until_end=until_end, supervisor=supervisor)
 
-    def run(is_stopping: Callable[[], bool], turned: Callable[[Log], None]) -> None:
+    def run(is_stopping: Callable[[], bool], watcher: Watcher) -> None:
         path = world.settings.path(is_until_end=until_end, is_flush=flush, is_adopting=adopt)
-        _run(world, instance, path, is_stopping, turned)
+        number = world.settings.instance_number if instance is None else instance
+        _run(world, number, path, is_stopping, watcher)
 
     if worker is not None:
         return run_as_worker(world, *worker, run)
-    run(stop_on_signals(), lambda _: None)
+    is_asked = stop_on_signals()
+
+    def is_stopping() -> bool:
+        if is_asked():
+            supervisor.stopping()
+        return is_asked()
+
+    try:
+        run(is_stopping, supervisor)
+    finally:
+        supervisor.stopping()
     return 0
 
 
@@ -74,15 +91,30 @@ def _run(
     instance: int | None,
     path: PathSettings,
     is_stopping: Callable[[], bool],
-    turned: Callable[[Log], None],
+    watcher: Watcher,
 ) -> None:
     memory.settle()
-    log, claimed = world.open_log(instance, is_stopping)
+    turn = Turn(world.clock)
+    turn.watch(watcher)
+
+    def is_waiting_over() -> bool:
+        turn.waited()
+        return is_stopping()
+
+    log, claimed = world.open_log(instance, is_waiting_over)
+    if claimed.path is not None:
+        turn.watch(TurnFile(claimed.path))
     hold_at_ms = give_back_at_ms = 0
+
+    def turned(path: pipeline.Path) -> None:
+        if turn.is_due:
+            is_shared = log.has_share if isinstance(log, KafkaLog) else bool(path.partitions)
+            ends = log.known_ends(path.partitions)
+            held = path.partitions.values()
+            turn.turned(progress_of(held, ends, wall_ms=world.clock.wall_ms(), is_shared=is_shared))
 
     def is_over() -> bool:
         nonlocal hold_at_ms, give_back_at_ms
-        turned(log)
         now_ms = world.clock.monotonic_ms()
         if now_ms >= hold_at_ms:
             hold_at_ms = now_ms + HOLD_MS
@@ -93,10 +125,10 @@ def _run(
         return is_stopping()
 
     try:
-        _await_topic(world, log, is_stopping)
+        _await_topic(world, log, is_waiting_over)
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
-            pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell)
+            pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
         for store in snapshots:
             store.close()
     finally:

@@ -23,6 +23,7 @@ class EmbeddedReader:
         self._clock = clock
         self._count, self._topic_id = store.topic(topic)
         self._positions: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
 
     def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
         """See `interfaces.Reader`."""
@@ -49,7 +50,8 @@ class EmbeddedReader:
 
         Equal shares alone would make one partition's backlog look like the end of the log (`BACKLOG_RECORDS`).
         """
-        behind = sorted((end - self._positions[number], number) for number, end in self.ends(self._positions).items())
+        self._ends = dict(self.ends(self._positions))
+        behind = sorted((end - self._positions[number], number) for number, end in self._ends.items())
         batches = []
         room = POLL_RECORDS_MAX
         for place, (waiting, number) in enumerate(behind):
@@ -75,6 +77,10 @@ class EmbeddedReader:
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`."""
         return {number: self._store.end(self._topic, number) for number in partitions}
+
+    def known_ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """See `interfaces.Reader`."""
+        return {number: self._ends[number] for number in partitions if number in self._ends}
 
     def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import cast
 
@@ -139,6 +140,17 @@ class KafkaReader:
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`; high watermarks, since ticks of open transactions are still to come."""
         return self._list_offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def known_ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """See `interfaces.Reader`; each fetch brings them along."""
+        topic = self._settings.tick_topic
+        found = {}
+        for number in partitions:
+            with suppress(KafkaException):  # not ours any more, by the client's word
+                known = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+                if known is not None and known[1] >= 0:
+                    found[number] = known[1]
+        return found
 
     def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`."""

@@ -18,12 +18,14 @@ import msgspec
 from streamingcandle.candles.book import new_book
 from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import OutsideError, SettingsError
-from streamingcandle.state.directory import LOCK_NAME, fallback, instances, is_owned, number_of, take
+from streamingcandle.state.directory import LOCK_NAME, TURN_NAME, fallback, instances, is_owned, number_of, take
 from streamingcandle.state.files import PART_SUFFIX
 from streamingcandle.state.owner import NAME as OWNER_NAME
 from streamingcandle.state.owner import Owner, read_owner
 from streamingcandle.state.snapshot import Snapshot, UnusableError
 
+SIGNS = (TURN_NAME, OWNER_NAME, LOCK_NAME)
+"""What an owner's life leaves behind, in the order in which it can go."""
 SNAPSHOT_NAME = re.compile(r"snapshot-(\d+)-(\d+)")
 
 
@@ -108,7 +110,7 @@ def remains(states: Sequence[InstanceState]) -> list[Remains]:
             continue
         kept = {partition for partition, (_, path) in keepers.items() if path == state.path}
         gone = [file for file in state.files if _is_waste(file, written_ms[state.path], kept)]
-        is_all = all(file in gone or file.name in (OWNER_NAME, LOCK_NAME) for file in state.files)
+        is_all = all(file in gone or file.name in SIGNS for file in state.files)
         if gone or is_all:
             found.append(Remains(state.path, tuple(gone), is_all))
     return found
@@ -127,9 +129,9 @@ def remove(found: Remains) -> bool:
                 if there.get(file.name) == file:
                     (folder / file.name).unlink()
                     del there[file.name]
-            if found.is_all and there.keys() <= {OWNER_NAME, LOCK_NAME}:
-                (folder / OWNER_NAME).unlink(missing_ok=True)
-                (folder / LOCK_NAME).unlink()
+            if found.is_all and there.keys() <= set(SIGNS):
+                for name in SIGNS:
+                    (folder / name).unlink(missing_ok=True)
                 folder.rmdir()
         finally:
             os.close(lock)

@@ -1,8 +1,9 @@
 """`run --workers N`: a parent that starts N processes of the same command and keeps them running.
 
 Each worker claims an instance and joins the group as any process does; the parent knows nothing of Kafka. A pair
-of sockets joins the two: over it a worker tells that it has its share of the partitions, and its end is for either
-side the other's death, however that came.
+of sockets joins the two: over it a worker tells once a second that its loop turns and where it stands, and its end is
+for either side the other's death, however that came. What it tells is passed on to systemd, and its watchdog only
+while the loop of each worker turns.
 
     a worker ends with                      then
     0 after SIGTERM, or with --until-end    it is done
@@ -26,8 +27,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import msgspec
+
 from streamingcandle.errors import OutsideError, OwnedError, SettingsError
 from streamingcandle.interfaces import Clock
+from streamingcandle.ops.systemd import Supervisor
+from streamingcandle.ops.turn import TELL_EVERY_MS, Progress, together
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +44,11 @@ LOOK_MS = 200
 """A signal is heeded and a due start made at least this often."""
 STOP_MS = 8_000
 """A worker stops within 5 s by itself; then it is killed, which costs no candle either."""
-READY = b"r"
+STILL_MS = 20_000
+"""A worker that has told nothing for so long stands still: the longest wait within one turn is for a commit."""
+START_MS = 300_000
+"""Before its first word a worker may be asking for brokers (setting `wait`)."""
+WORD_BYTES_MAX = 4_096
 DONE = 0
 """The exit code of a good end; the others are those of `errors.py`."""
 
@@ -51,8 +60,11 @@ class _Worker:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.link: socket.socket | None = None
+        self.progress: Progress | None = None
+        """What it has told in this life."""
         self.is_ready = False
         self.is_done = False
+        self._told_ms = 0
         self.code = 0
         self.start_at_ms = 0
         self._started_ms = 0
@@ -61,13 +73,33 @@ class _Worker:
 
     def start(self, command: Sequence[str], now_ms: int) -> None:
         """A new life; in a process group of its own, since a terminal's Ctrl-C is for the parent to pass on."""
-        self.link, theirs = socket.socketpair()
+        self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             arguments = [*command, "--worker", str(self.number), str(theirs.fileno())]
             self.process = subprocess.Popen(  # noqa: S603 - this program itself
                 arguments, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
             )
-        self._started_ms = now_ms
+        self._started_ms = self._told_ms = now_ms
+
+    def hear(self, now_ms: int) -> bool:
+        """Take what it tells; False at its end."""
+        assert self.link is not None
+        try:
+            word = self.link.recv(WORD_BYTES_MAX)
+        except ConnectionResetError:
+            word = b""
+        if not word:
+            return False
+        self.progress = msgspec.json.decode(word, type=Progress)
+        self.is_ready |= self.progress.is_ready
+        self._told_ms = now_ms
+        return True
+
+    def still_ms(self, now_ms: int) -> int:
+        """How long it has told nothing, if that is longer than it may be; 0 while it has no life."""
+        limit_ms = START_MS if self.progress is None else STILL_MS
+        silent_ms = now_ms - self._told_ms
+        return silent_ms if self.process is not None and silent_ms > limit_ms else 0
 
     def bury(self, now_ms: int) -> int:
         """Take note of its end: the exit code, which the pause before the next life depends on."""
@@ -75,7 +107,7 @@ class _Worker:
         assert self.link is not None
         code = self.process.wait()
         self.link.close()
-        self.process = self.link = None
+        self.process = self.link = self.progress = None
         self.is_ready = False
         # Ended by a signal: nothing it said, so the world did it.
         self.code = code if code >= 0 else OutsideError.exit_code
@@ -90,9 +122,14 @@ class _Worker:
 class Workers:
     """The parent's side; for one thread."""
 
-    def __init__(self, command: Sequence[str], count: int, *, clock: Clock, is_until_end: bool) -> None:
+    def __init__(
+        self, command: Sequence[str], count: int, *, clock: Clock, is_until_end: bool, supervisor: Supervisor
+    ) -> None:
         """`command` is what a worker is started with, its number and its link's descriptor following."""
         self._command = command
+        self._supervisor = supervisor
+        self._tell_at_ms = 0
+        self._still: set[int] = set()
         self._clock = clock
         self._is_until_end = is_until_end
         self._workers = [_Worker(number) for number in range(1, count + 1)]
@@ -113,7 +150,9 @@ class Workers:
                         self._selector.register(worker.link, selectors.EVENT_READ, worker)
                 self._listen(self._judge)
                 self._tell_ready()
+                self._pass_on()
         finally:
+            self._supervisor.stopping()
             self._stop()
         return max(worker.code for worker in self._workers) if self._verdict is None else self._verdict
 
@@ -122,8 +161,8 @@ class Workers:
         for key, _ in self._selector.select(LOOK_MS / 1_000):
             worker: _Worker = key.data
             assert worker.link is not None
-            if _is_told(worker.link):
-                worker.is_ready = self._was_ready = True
+            if worker.hear(self._clock.monotonic_ms()):
+                self._was_ready |= worker.is_ready
                 continue
             self._selector.unregister(worker.link)
             judge(worker, worker.bury(self._clock.monotonic_ms()))
@@ -133,6 +172,24 @@ class Workers:
         if is_ready and not self._is_ready:
             logger.info("ready: %d workers", len(self._workers))
         self._is_ready = is_ready
+
+    def _pass_on(self) -> None:
+        """Tell systemd, once a second and when all are ready, what the workers tell; of one that stands still, that.
+
+        One that is to be started again is in our hands, so it is no reason to end the others.
+        """
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._tell_at_ms:
+            return
+        self._tell_at_ms = now_ms + TELL_EVERY_MS
+        still_ms = {worker.number: found_ms for worker in self._workers if (found_ms := worker.still_ms(now_ms))}
+        for number in still_ms.keys() - self._still:
+            logger.error("worker %d: its loop has not turned for %d s", number, still_ms[number] // 1_000)
+        self._still = set(still_ms)
+        if still_ms:
+            self._supervisor.complain(f"the loop of worker {min(still_ms)} stands still")
+        else:
+            self._supervisor.tell(together([worker.progress or Progress() for worker in self._workers]))
 
     def _judge(self, worker: _Worker, code: int) -> None:
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
@@ -171,31 +228,18 @@ def _stopped(worker: _Worker, code: int) -> None:
     worker.code = DONE if code == -signal.SIGTERM else worker.code
 
 
-def _is_told(link: socket.socket) -> bool:
-    """Whether a word came; else it is the end."""
-    try:
-        return link.recv(1) == READY
-    except ConnectionResetError:
-        return False
-
-
 class Parent:
-    """A worker's side of the link."""
+    """A worker's side of the link. Implements `turn.Watcher`."""
 
     def __init__(self, descriptor: int) -> None:
         """Stops this process, as SIGTERM does, when the parent's end closes."""
         self._link = socket.socket(fileno=descriptor)
-        self._is_told = False
         threading.Thread(target=self._watch, name="parent", daemon=True).start()
 
-    def tell_ready(self) -> None:
-        """Say, once, that we have our share of the partitions, be it none."""
-        if not self._is_told:
-            self._is_told = True
-            try:
-                self._link.send(READY)
-            except OSError:
-                logger.warning("the parent is gone")
+    def tell(self, progress: Progress) -> None:
+        """See `Watcher`. A parent that is gone is `_watch`'s business, and one that is busy hears the next word."""
+        with suppress(OSError):
+            self._link.send(msgspec.json.encode(progress), socket.MSG_DONTWAIT)
 
     def _watch(self) -> None:
         # A parent that died before it read our word is an error here, and as dead.

@@ -149,6 +149,10 @@ class SimulatedLog:
         self._host.reach("ends")
         return {number: self._broker.ticks[number].end for number in partitions}
 
+    def known_ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
+        """See `interfaces.Reader`."""
+        return {number: self._broker.ticks[number].end for number in partitions if number in self._positions}
+
     def begins(self, partitions: Iterable[int]) -> Mapping[int, int]:
         """See `interfaces.Reader`."""
         self._host.reach("begins")

@@ -1,0 +1,659 @@
+#!/usr/bin/env bash
+# Puts a wheel of streamingcandle on a Debian-like host as a service of systemd; docs/deployment.md tells the story.
+# What is there already stays as it is: a second run changes nothing, a run that was killed is finished by the next.
+set -euo pipefail
+umask 022
+export LC_ALL=C
+shopt -s nullglob
+
+usage() {
+    cat <<'END'
+usage: deploy-production.sh [options] WHEEL    install it, check it, switch to it, restart; back again if that fails
+       deploy-production.sh --rollback         switch to the version before
+       deploy-production.sh --uninstall        remove program and units; settings, state, logs and user stay
+       deploy-production.sh --check [WHEEL]    is the host as a deployment leaves it? exit 1 and each difference
+options:
+  --dry-run         say what would be done, change nothing
+  --prefix DIR      everything below DIR; systemd is told nothing, no user is needed
+  --python PROGRAM  make the virtual environment with this one (default: python3), 3.11 or newer
+  --wheels DIR      take what the wheel depends on from DIR, without a package index
+  --wait SECONDS    for readiness, of each unit (default: 300)
+variables:
+  STREAMINGCANDLE_INSTANCE   the unit is streamingcandle@INSTANCE: a number, or a timeframe like 1m
+  CREDENTIALS_DIRECTORY      where doctor finds secrets (default: a copy of /etc/streamingcandle/secrets)
+exit codes: 0 done, 1 refused, failed or different; the version before runs, 2 wrong usage
+END
+}
+
+MARK='# Installed by streamingcandle'
+KEPT_VERSIONS=2 # the one that runs and the one before
+SETTLE_S=${STREAMINGCANDLE_SETTLE_S:-5}
+USER_NAME=streamingcandle
+
+action=deploy is_check=0 is_dry=0 prefix=/ python=python3 wheels='' wait_s=300 wheel=''
+instance=${STREAMINGCANDLE_INSTANCE:-}
+changes=0 going_back_to='' scratch='' restarting=''
+
+say() { printf '%s\n' "$*"; }
+fail() {
+    printf 'deploy-production.sh: %s\n' "$*" >&2
+    exit 1
+}
+misused() {
+    printf 'deploy-production.sh: %s; see --help\n' "$*" >&2
+    exit 2
+}
+
+# change WHAT COMMAND...: do it and say so; with --dry-run and --check say it only.
+change() {
+    local what=$1
+    shift
+    changes=$((changes + 1))
+    if ((is_dry)); then
+        say "would: $what"
+    else
+        say "$what"
+        "$@"
+    fi
+}
+
+parse() {
+    while (($#)); do
+        case $1 in
+            --help | -h)
+                usage
+                exit 0
+                ;;
+            --check) is_check=1 is_dry=1 ;;
+            --dry-run) is_dry=1 ;;
+            --rollback | --uninstall)
+                [[ $action == deploy ]] || misused "--rollback and --uninstall exclude each other"
+                action=${1#--}
+                ;;
+            --prefix | --python | --wheels | --wait)
+                (($# > 1)) && [[ -n $2 ]] || misused "$1 needs a value"
+                case $1 in
+                    --prefix) prefix=$2 ;;
+                    --python) python=$2 ;;
+                    --wheels) wheels=$2 ;;
+                    --wait)
+                        [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] || misused "--wait $2: not a number of seconds"
+                        wait_s=$2
+                        ;;
+                esac
+                shift
+                ;;
+            -*) misused "unknown option $1" ;;
+            *)
+                [[ -z $wheel ]] || misused "one wheel, not also $1"
+                wheel=$1
+                ;;
+        esac
+        shift
+    done
+    if [[ $action == deploy ]]; then
+        [[ -n $wheel ]] || ((is_check)) || misused "name the wheel"
+    else
+        [[ -z $wheel ]] || misused "--$action takes no wheel"
+    fi
+    [[ $instance =~ ^([0-9]{1,2}|[1-9][0-9]*[smhd])?$ ]] ||
+        misused "STREAMINGCANDLE_INSTANCE=$instance: neither a number nor a timeframe like 1m"
+}
+
+# Where things are; `root` is empty for the host itself.
+place() {
+    if [[ $prefix != / ]]; then
+        [[ -d $prefix ]] || fail "prefix $prefix: no such folder; make it first"
+        prefix=$(cd "$prefix" && pwd -P)
+        [[ $prefix =~ ^[A-Za-z0-9/._+-]+$ ]] || fail "prefix $prefix: letters, digits and /._+- alone, for the units"
+    fi
+    root=${prefix%/}
+    home=$root/opt/streamingcandle
+    etc=$root/etc/streamingcandle
+    state=$root/var/lib/kafka-streams/streamingcandle
+    logs=$root/var/log/streamingcandle
+    units=$root/etc/systemd/system
+    wants=$units/multi-user.target.wants
+    systemctl=${STREAMINGCANDLE_SYSTEMCTL:-}
+    [[ -n $root || -n $systemctl ]] || systemctl=systemctl
+    is_root=0
+    [[ $(id -u) != 0 ]] || is_root=1
+    if [[ -z $root ]] && ! ((is_root || is_dry)); then
+        fail "not root; run it with sudo, or try it below --prefix DIR"
+    fi
+    sources=$(cd "$(dirname "${BASH_SOURCE[0]}")/systemd" && pwd)
+}
+
+tell_systemd() {
+    if [[ -n $systemctl ]]; then
+        "$systemctl" "$@" 9>&-
+    else
+        say "systemd is not told: systemctl $*"
+    fi
+}
+
+# ---- what must not be ours to change
+
+is_ours() { [[ -f $1 && ! -L $1 && $(head -c ${#MARK} "$1") == "$MARK" ]]; }
+
+refuse_foreign() {
+    local path
+    if [[ -e $home || -L $home ]] && [[ ! -f $home/.deployed-here ]]; then
+        [[ -d $home && -z $(ls -A "$home") ]] || fail "$home: not made by this script; move it away"
+    fi
+    for path in "$home/current" "$home/previous"; do
+        [[ ! -e $path && ! -L $path ]] || [[ -L $path && $(readlink "$path") == versions/* ]] ||
+            fail "$path: not a link of this script's; move it away"
+    done
+    for path in "$units"/streamingcandle{,@}.service "$units"/streamingcandle{,@}.service.d/{10-backoff,20-secrets}.conf; do
+        [[ ! -e $path && ! -L $path ]] || is_ours "$path" ||
+            fail "$path: not written by this script; move it away, and keep your own lines in a drop-in of another name"
+    done
+    for path in "$etc" "$etc/secrets" "$state" "$logs"; do
+        [[ ! -e $path && ! -L $path ]] || [[ -d $path ]] || fail "$path: is no folder; move it away"
+    done
+    [[ ! -L $etc/secrets ]] || fail "$etc/secrets: a link; its modes are not ours to set, put the files into a folder"
+}
+
+# ---- the host
+
+own() { # USER:GROUP PATH; as who runs it where there is no such user
+    ((is_root)) && [[ -n $service_ids ]] || return 0
+    case $1 in
+        root:root) chown -h 0:0 "$2" ;;
+        root:*) chown -h "0:${service_ids#*:}" "$2" ;;
+        *) chown -h "$service_ids" "$2" ;;
+    esac
+}
+
+wanted_ids() {
+    case $1 in
+        root:root) say 0:0 ;;
+        root:*) say "0:${service_ids#*:}" ;;
+        *) say "$service_ids" ;;
+    esac
+}
+
+find_user() {
+    if [[ -n $root ]]; then
+        service_ids=$(awk -F: -v name="$USER_NAME" '$1 == name { print $3 ":" $4 }' "$root/etc/passwd" 2>/dev/null || true)
+    else
+        service_ids=$(getent passwd "$USER_NAME" | cut -d : -f 3,4 || true)
+    fi
+}
+
+make_user() {
+    find_user
+    [[ -z $service_ids ]] || return 0
+    if [[ -n $root ]] && ! { ((is_root)) && [[ -f $root/etc/passwd ]]; }; then
+        return 0 # a prefix of somebody's own: all is his
+    fi
+    change "user $USER_NAME: made" useradd ${root:+--prefix "$root"} --system --user-group \
+        --home-dir "/var/lib/kafka-streams/streamingcandle" --no-create-home --shell /usr/sbin/nologin "$USER_NAME"
+    find_user
+}
+
+folder() { # MODE USER:GROUP PATH
+    if [[ ! -d $3 ]]; then
+        change "$3: made" install -d -m "$1" "$3"
+        ((is_dry)) || own "$2" "$3"
+    else
+        modes "$@"
+    fi
+}
+
+modes() { # MODE USER:GROUP PATH, which is there
+    local seen
+    seen=$(stat -L -c '%a %u:%g' "$3")
+    if [[ ${seen% *} != "$1" ]]; then
+        change "$3: mode $1, was ${seen% *}" chmod "$1" "$3"
+    fi
+    if ((is_root)) && [[ -n $service_ids && ${seen#* } != "$(wanted_ids "$2")" ]]; then
+        change "$3: owner $2" own "$2" "$3"
+    fi
+}
+
+make_folders() {
+    local path
+    for path in "$root/opt" "$root/var/lib" "$root/var/log" "$units" "$root/var/lib/kafka-streams"; do
+        [[ -d $path ]] || change "$path: made" install -d -m 755 "$path"
+    done
+    folder 750 "$USER_NAME:$USER_NAME" "$state"
+    folder 750 "$USER_NAME:$USER_NAME" "$logs"
+    folder 750 "root:$USER_NAME" "$etc"
+    folder 700 root:root "$etc/secrets"
+}
+
+write_settings() {
+    cat >"$etc/settings.toml.new" <<END
+# Settings of this host's streamingcandle; docs/settings.md has them all. After a change: deploy-production.sh again.
+# Secrets: a file each in $etc/secrets, like kafka_sasl_password.
+state_dir = "$state"
+data_dir = "$state/data"
+
+# Without brokers everything happens in an embedded log in data_dir.
+# [kafka]
+# bootstrap.servers = "broker-1:9092,broker-2:9092"
+END
+    mv "$etc/settings.toml.new" "$etc/settings.toml"
+}
+
+make_settings() {
+    local path
+    [[ -e $etc/settings.toml ]] || change "$etc/settings.toml: written" write_settings
+    for path in "$etc/settings.toml" "$etc/streamingcandle.env"; do
+        [[ ! -f $path || -L $path ]] || modes 640 "root:$USER_NAME" "$path"
+    done
+    for path in "$etc"/secrets/*; do
+        [[ ! -f $path || -L $path ]] || modes 600 root:root "$path"
+        [[ ${path##*/} =~ ^[a-z][a-z0-9_]*$ ]] ||
+            say "$path: not loaded: a secret is named like its variable, in small letters: kafka_sasl_password"
+    done
+}
+
+# ---- versions
+
+name_version() {
+    [[ -f $wheel ]] || fail "$wheel: no such file"
+    local name=${wheel##*/}
+    [[ $name =~ ^streamingcandle-([0-9][A-Za-z0-9.+_]*)-.*\.whl$ ]] || fail "$name: not a wheel of streamingcandle"
+    version=${BASH_REMATCH[1]}-$(sha256sum "$wheel" | cut -c 1-12)
+    wheel=$(cd "$(dirname "$wheel")" && pwd)/$name
+}
+
+need_programs() {
+    command -v "$python" >/dev/null || fail "$python: not found; apt-get install python3 python3-venv python3-pip"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python: older than 3.11; use --python"
+    # --python came with pip 22.3.
+    "$python" -c 'import pip, sys, venv; sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [22, 3])' \
+        2>/dev/null || fail "$python has no venv, or no pip of 22.3 or newer; apt-get install python3-venv python3-pip"
+    [[ -z $systemctl ]] || command -v "$systemctl" >/dev/null || fail "$systemctl: not found; this host needs systemd"
+}
+
+install_version() {
+    local folder=$home/versions/$version
+    if [[ -f $folder/.complete ]]; then
+        return 0
+    fi
+    if [[ -e $folder && ! -f $folder/.begun ]]; then
+        fail "$folder: not made by this script; move it away"
+    fi
+    change "version $version: installed" build_version "$folder"
+}
+
+build_version() {
+    local -a from=()
+    [[ -z $wheels ]] || from=(--no-index --find-links "$wheels")
+    rm -rf "$1"
+    install -d -m 755 "$home/versions" "$1"
+    touch "$1/.begun"
+    "$python" -m venv --without-pip "$1" 9>&- || fail "$1: no virtual environment; see above (python3-venv?)"
+    "$python" -m pip --python "$1/bin/python" --disable-pip-version-check install --quiet --no-input \
+        --root-user-action=ignore "${from[@]}" "$wheel" 9>&- || fail "$1: not installed; nothing was switched"
+    [[ -x $1/bin/streamingcandle ]] || fail "$1: the wheel has no program streamingcandle; nothing was switched"
+    install -d -m 755 "$1/systemd"
+    install -m 644 "$sources"/streamingcandle{,@}.service "$sources/backoff.conf" "$1/systemd"
+    touch "$1/.complete"
+}
+
+# The new program, with this host's settings, as the user that will run it.
+ask_doctor() { # VERSION
+    local program=$home/versions/$1/bin/streamingcandle
+    if [[ ! -x $program ]]; then
+        say "would: ask doctor, once $1 is installed"
+        return 0
+    fi
+    say "doctor of $1:"
+    local secrets=${CREDENTIALS_DIRECTORY:-}
+    if [[ -z $secrets && -d $etc/secrets ]]; then
+        secrets=$etc/secrets
+        if [[ -z $root ]] && ((is_root)); then
+            # That folder is root's alone: a copy for the user, as systemd makes one.
+            scratch=$(mktemp -d /run/streamingcandle-doctor.XXXXXX)
+            cp -- "$secrets"/* "$scratch/" 2>/dev/null || true
+            chmod -R u=rX,go= "$scratch"
+            chown -R "$service_ids" "$scratch"
+            secrets=$scratch
+        fi
+    fi
+    (
+        exec 9>&-
+        path=$PATH
+        # In the environment and not on a command line, which everybody may read.
+        while read -r name; do unset "$name" || true; done < <(compgen -e)
+        export PATH=$path HOME=$state LC_ALL=C.UTF-8
+        export STREAMINGCANDLE_PROFILE=production STREAMINGCANDLE_CONFIG=$etc/settings.toml
+        [[ -z $secrets ]] || export CREDENTIALS_DIRECTORY=$secrets
+        if [[ -f $etc/streamingcandle.env ]]; then
+            while IFS= read -r line || [[ -n $line ]]; do
+                [[ $line =~ ^[[:space:]]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$ ]] || continue
+                name=${BASH_REMATCH[1]} text=${BASH_REMATCH[2]}
+                [[ ! $text =~ ^\"(.*)\"$ && ! $text =~ ^\'(.*)\'$ ]] || text=${BASH_REMATCH[1]}
+                export "$name=$text"
+            done <"$etc/streamingcandle.env"
+        fi
+        [[ -z $instance ]] || export "STREAMINGCANDLE_INSTANCE=$instance"
+        cd /
+        if [[ -z $root ]] && ((is_root)); then
+            exec setpriv --reuid="${service_ids%:*}" --regid="${service_ids#*:}" --init-groups -- "$program" doctor
+        fi
+        exec "$program" doctor
+    )
+}
+
+# ---- units
+
+unit_name() {
+    if [[ -n $instance ]]; then
+        say "streamingcandle@$instance.service"
+    else
+        say streamingcandle.service
+    fi
+}
+
+enabled_units() {
+    local path
+    for path in "$wants"/streamingcandle{,@*}.service; do
+        [[ ! -L $path ]] || say "${path##*/}"
+    done
+}
+
+# All that are enabled; the one asked for too, or the plain one where there is none.
+wanted_units() {
+    local found
+    found=$(enabled_units)
+    if [[ -n $instance || -z $found ]]; then
+        found+=$'\n'$(unit_name)
+    fi
+    sort -u <<<"$found" | sed '/^$/d'
+}
+
+refuse_double_work() {
+    local found
+    found=$(wanted_units)
+    if grep -q '^streamingcandle\(@[0-9]*\)\?\.service$' <<<"$found" && grep -q '@[0-9]*[smhd]\.service$' <<<"$found"; then
+        fail "units $(tr '\n' ' ' <<<"$found"): one of all timeframes and one of a single timeframe would both publish" \
+            "it; disable one of them first (systemctl disable --now UNIT)"
+    fi
+}
+
+secrets_drop_in() {
+    local path is_any=0
+    say "$MARK's deploy-production.sh: a line for each file in $etc/secrets."
+    say "[Service]"
+    for path in "$etc"/secrets/*; do
+        [[ -f $path && ${path##*/} =~ ^[a-z][a-z0-9_]*$ ]] || continue
+        say "LoadCredential=${path##*/}:$path"
+        is_any=1
+    done
+    ((is_any)) || say "# none"
+}
+
+has_back_off() {
+    local line
+    [[ -n $systemctl ]] || return 1
+    line=$("$systemctl" --version 9>&- | head -n 1)
+    [[ $line =~ ^systemd\ ([0-9]+) ]] && ((BASH_REMATCH[1] >= 254))
+}
+
+put() { # PATH, with what comes in; true if that changed it
+    local text
+    text=$(cat)
+    if [[ -f $1 && $(cat "$1") == "$text" ]]; then
+        return 0
+    fi
+    change "$1: written" write "$1" "$text"
+}
+
+write() {
+    install -d -m 755 "$(dirname "$1")"
+    printf '%s\n' "$2" >"$1.new"
+    chmod 644 "$1.new"
+    mv "$1.new" "$1"
+}
+
+install_units() { # VERSION
+    local name texts=$home/versions/$1/systemd
+    [[ -d $texts ]] || texts=$sources # a dry run
+    for name in streamingcandle streamingcandle@; do
+        # Below a prefix the paths are those there.
+        put "$units/$name.service" < <(sed "s#/opt/streamingcandle#$home#g; s#=\(-\?\)/etc/streamingcandle#=\1$etc#g" \
+            "$texts/$name.service")
+        put "$units/$name.service.d/20-secrets.conf" < <(secrets_drop_in)
+        if ((with_back_off)); then
+            put "$units/$name.service.d/10-backoff.conf" <"$texts/backoff.conf"
+        fi
+    done
+}
+
+# ---- the switch
+
+link() { # NAME VERSION
+    ln -sfn "versions/$2" "$home/$1.new"
+    mv -T "$home/$1.new" "$home/$1"
+}
+
+linked() {
+    local target
+    target=$(readlink "$home/$1" 2>/dev/null) || return 0
+    say "${target#versions/}"
+}
+
+# What the running processes were started with: another text, and they are to be started again.
+applied_text() { # VERSION
+    local path
+    say "$1"
+    for path in "$etc/settings.toml" "$etc/streamingcandle.env" "$etc"/secrets/*; do
+        [[ ! -e $path ]] || stat -L -c '%n %s %Y %i' "$path"
+    done
+    for path in "$units"/streamingcandle{,@}.service{,.d/*.conf}; do
+        [[ ! -e $path ]] || sha256sum "$path"
+    done
+}
+
+is_up() { # UNIT
+    [[ -z $systemctl ]] || "$systemctl" is-active --quiet "$1" 9>&-
+}
+
+restart() { # UNIT; Type=notify: systemctl comes back when the unit is ready, or has failed
+    local code=0
+    if [[ -z $systemctl ]]; then
+        tell_systemd restart "$1"
+        return 0
+    fi
+    # Beside us, since a signal is heeded in a `wait` and not before the end of a command.
+    timeout --foreground --kill-after=5 "$wait_s" "$systemctl" restart "$1" 9>&- &
+    restarting=$!
+    wait "$restarting" || code=$?
+    restarting=''
+    if ((code == 124 || code == 137)); then
+        say "$1: not ready after $wait_s s" >&2
+        return 1
+    elif ((code)); then
+        say "$1: did not start; journalctl -u $1 says why" >&2
+        return 1
+    fi
+    sleep "$SETTLE_S"
+    is_up "$1" || {
+        say "$1: ended within $SETTLE_S s of being ready; journalctl -u $1 says why" >&2
+        return 1
+    }
+}
+
+start_all() {
+    local unit
+    tell_systemd daemon-reload || return 1
+    for unit in $(wanted_units); do
+        if [[ -n $systemctl && ! -L $wants/$unit ]]; then
+            tell_systemd enable "$unit" || return 1
+        fi
+        restart "$unit" || return 1
+    done
+}
+
+go_back() { # whatever ended us between switch and readiness
+    local former=$going_back_to unit
+    going_back_to=''
+    trap '' INT TERM HUP
+    if [[ $former == none ]]; then
+        say "going back: no version ran here before, so none runs now" >&2
+        for unit in $(wanted_units); do tell_systemd disable --now "$unit" || true; done
+        rm -f "$home/current"
+        return 0
+    fi
+    say "going back to $former" >&2
+    link current "$former"
+    install_units "$former"
+    if start_all; then
+        applied_text "$former" >"$home/applied"
+        say "$former runs again" >&2
+    else
+        say "$former does not start either: journalctl -u streamingcandle; then this script again" >&2
+    fi
+}
+
+at_end() {
+    local code=$?
+    [[ -z $scratch ]] || rm -rf "$scratch"
+    [[ -z $restarting ]] || kill "$restarting" 2>/dev/null || true
+    if [[ -n $going_back_to ]]; then
+        ((code)) || code=1
+        go_back
+    fi
+    exit "$code"
+}
+
+switch_to() { # VERSION
+    local former
+    former=$(linked current)
+    if ((is_dry)); then
+        install_units "$1"
+        [[ $former == "$1" ]] || change "switched to $1, from ${former:-none}" true
+        return 0
+    fi
+    going_back_to=${former:-none}
+    install_units "$1"
+    if [[ $former != "$1" ]]; then
+        change "switched to $1, from ${former:-none}" link current "$1"
+    fi
+    if is_all_up && [[ $(cat "$home/applied" 2>/dev/null) == "$(applied_text "$1")" ]]; then
+        going_back_to=''
+        return 0
+    fi
+    change "restarted: $(wanted_units | tr '\n' ' ')" true
+    start_all || exit 1
+    going_back_to=''
+    applied_text "$1" >"$home/applied"
+    if [[ $former != "$1" ]]; then
+        [[ -z $former ]] || link previous "$former"
+        say "$(date -u +%FT%TZ) $1, before: ${former:-none}" >>"$home/deployments"
+    fi
+}
+
+is_all_up() {
+    local unit
+    for unit in $(wanted_units); do
+        [[ -z $systemctl || -L $wants/$unit ]] && is_up "$unit" || return 1
+    done
+}
+
+remove_old_versions() {
+    local folder name kept
+    kept=$(linked current)$'\n'$(linked previous)
+    [[ -n $(linked previous) ]] || return 0
+    for folder in "$home"/versions/*/; do
+        name=$(basename "$folder")
+        if [[ -f $folder/.begun ]] && ! grep -qxF "$name" <<<"$kept"; then
+            change "version $name: removed, $KEPT_VERSIONS are kept" rm -rf "$folder"
+        fi
+    done
+}
+
+# ---- what is asked for
+
+take_lock() {
+    ((is_dry)) && return 0
+    install -d -m 755 "$home"
+    exec 9<"$home"
+    flock -n 9 || fail "another deployment runs here; wait for its end"
+    # Removed by it (--uninstall) just now?
+    [[ $(stat -L -c %i "/proc/self/fd/9") == "$(stat -c %i "$home" 2>/dev/null)" ]] || fail "$home: gone; run this again"
+    [[ $action != deploy || -f $home/.deployed-here ]] || touch "$home/.deployed-here"
+}
+
+deploy() {
+    need_programs
+    [[ -z $wheel ]] || name_version
+    with_back_off=0
+    ! has_back_off || with_back_off=1
+    refuse_foreign
+    refuse_double_work
+    take_lock
+    trap at_end EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    make_user
+    make_folders
+    make_settings
+    if [[ -n $wheel ]]; then
+        install_version
+    else
+        version=$(linked current)
+        [[ -n $version ]] || fail "nothing is deployed here"
+    fi
+    ask_doctor "$version" || fail "doctor refuses, see above; nothing was switched, $(running)"
+    switch_to "$version"
+    remove_old_versions
+    if ((is_check && changes)); then
+        say "$changes differences"
+        exit 1
+    fi
+    ((changes)) || say "nothing to do: $(running)"
+}
+
+running() {
+    local current
+    current=$(linked current)
+    say "${current:-no version} runs"
+}
+
+rollback() {
+    local former
+    with_back_off=0
+    ! has_back_off || with_back_off=1
+    refuse_foreign
+    former=$(linked previous)
+    [[ -n $former && -f $home/versions/$former/.complete ]] || fail "no version before this one; $(running)"
+    take_lock
+    find_user
+    trap at_end EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    switch_to "$former"
+}
+
+uninstall() {
+    local unit path
+    refuse_foreign
+    if [[ -d $home ]]; then
+        take_lock
+    fi
+    for unit in $(enabled_units); do
+        change "$unit: stopped and disabled" tell_systemd disable --now "$unit"
+    done
+    for path in "$units"/streamingcandle{,@}.service{.d/10-backoff.conf,.d/20-secrets.conf,}; do
+        [[ ! -f $path ]] || change "$path: removed" rm "$path"
+    done
+    for path in "$units"/streamingcandle{,@}.service.d; do
+        [[ ! -d $path || -n $(ls -A "$path") ]] || change "$path: removed" rmdir "$path"
+    done
+    if [[ -d $home ]]; then
+        change "$home: removed" rm -rf "$home"
+        ((is_dry)) || tell_systemd daemon-reload
+    fi
+    say "kept: $etc $state $logs and user $USER_NAME"
+}
+
+parse "$@"
+place
+"$action"

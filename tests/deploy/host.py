@@ -1,0 +1,157 @@
+"""A host of its own below a prefix, for `deploy/deploy-production.sh`: a stand-in `systemctl`, and wheels made here.
+
+The stand-in writes down what it is called with and starts what the test lets start; the program in the wheels answers
+`doctor` as the test says. Both are other programs to the script; all else is the script's own.
+"""
+
+import base64
+import hashlib
+import os
+import stat
+import subprocess
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "deploy" / "deploy-production.sh"
+PYTHON = ROOT / ".tools" / "bin" / "python"
+"""With pip, which `make setup` brought."""
+MARK = "# Installed by streamingcandle"
+SYSTEMCTL = """\
+#!/bin/sh
+# Stands in for systemctl: says what it was asked for, and starts what it may.
+echo "$*" >>{fake}/calls
+wants={units}/multi-user.target.wants
+case $1 in
+    --version) echo "systemd $(cat {fake}/version) (of the test)" ;;
+    enable) mkdir -p "$wants" && ln -s "../$2" "$wants/$2" ;;
+    disable) rm -f "$wants/$3" "{fake}/up-$3" ;;
+    is-active) test -e "{fake}/up-$3" ;;
+    restart)
+        rm -f "{fake}/up-$2"
+        version=$(basename "$(readlink {current})")
+        ! grep -q "^${{version%-*}}$" {fake}/hangs || exec sleep 60
+        ! grep -q "^${{version%-*}}$" {fake}/starts-not && touch "{fake}/up-$2"
+        ;;
+esac
+"""
+PROGRAM = """\
+import os, sys
+
+VERSION, DOCTOR = {version!r}, {doctor!r}
+
+
+def main():
+    if sys.argv[1:] == ["doctor"]:
+        for name in sorted(os.environ):
+            print(f"  {{name}}={{os.environ[name]}}")
+        sys.exit(DOCTOR)
+    print(f"streamingcandle {{VERSION}}")
+"""
+
+
+class Host:
+    """`folder` is everything; `prefix` is what the script may touch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.prefix = folder / "root"
+        self.home = self.prefix / "opt" / "streamingcandle"
+        self.etc = self.prefix / "etc" / "streamingcandle"
+        self.state = self.prefix / "var" / "lib" / "kafka-streams" / "streamingcandle"
+        self.units = self.prefix / "etc" / "systemd" / "system"
+        self._wheels = folder / "wheels"
+        self._fake = folder / "fake"
+        for made in (self.prefix, self._wheels, self._fake):
+            made.mkdir()
+        (self._fake / "calls").touch()
+        self._heard = 0
+        self.systemd_is(252)
+        self.starts_not()
+        self.hangs()
+        systemctl = self._fake / "systemctl"
+        systemctl.write_text(SYSTEMCTL.format(fake=self._fake, units=self.units, current=self.home / "current"))
+        systemctl.chmod(0o755)
+
+    def systemd_is(self, version: int) -> None:
+        (self._fake / "version").write_text(str(version))
+
+    def starts_not(self, *versions: str) -> None:
+        """These do not start."""
+        (self._fake / "starts-not").write_text("".join(f"{version}\n" for version in versions))
+
+    def hangs(self, *versions: str) -> None:
+        """A start of these neither succeeds nor fails."""
+        (self._fake / "hangs").write_text("".join(f"{version}\n" for version in versions))
+
+    def wheel(self, version: str, *, doctor: int = 0) -> str:
+        """Path of a wheel of that version whose `doctor` ends so."""
+        info = f"streamingcandle-{version}.dist-info"
+        files = {
+            "streamingcandle_of_a_test.py": PROGRAM.format(version=version, doctor=doctor),
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: streamingcandle\nVersion: {version}\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/entry_points.txt": "[console_scripts]\nstreamingcandle = streamingcandle_of_a_test:main\n",
+        }
+        lines = []
+        for name, text in files.items():
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+            lines.append(f"{name},sha256={digest},{len(text.encode())}\n")
+        files[f"{info}/RECORD"] = "".join([*lines, f"{info}/RECORD,,\n"])
+        path = self._wheels / f"streamingcandle-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as wheel:
+            for name, text in files.items():
+                wheel.writestr(zipfile.ZipInfo(name), text)
+        return str(path)
+
+    def command(self, *arguments: str) -> list[str]:
+        common = ("--prefix", str(self.prefix), "--python", str(PYTHON), "--wheels", str(self._wheels))
+        return [str(SCRIPT), *common, *arguments]
+
+    def variables(self, **more: str) -> dict[str, str]:
+        variables = {name: text for name, text in os.environ.items() if not name.startswith("STREAMINGCANDLE_")}
+        variables |= {"STREAMINGCANDLE_SYSTEMCTL": str(self._fake / "systemctl"), "STREAMINGCANDLE_SETTLE_S": "0"}
+        return variables | more
+
+    def run(self, *arguments: str, umask: int = 0o022, **more: str) -> tuple[int, str]:
+        """Exit code, and what it said."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.variables(**more),
+            umask=umask,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    def deploy(self, wheel: str, **more: str) -> str:
+        """A run that must succeed; what it said."""
+        code, said = self.run(wheel, umask=0o022, **more)
+        assert code == 0, said
+        return said
+
+    def calls(self) -> list[str]:
+        """What systemctl was asked to do since the last look; questions left out."""
+        said = (self._fake / "calls").read_text().splitlines()[self._heard :]
+        self._heard += len(said)
+        return [call for call in said if not call.startswith(("--version", "is-active"))]
+
+    @property
+    def current(self) -> str:
+        """The version that runs, without its checksum; empty for none."""
+        link = self.home / "current"
+        return link.readlink().name.rpartition("-")[0] if link.is_symlink() else ""
+
+    def tree(self) -> dict[str, tuple[int, int, int, int]]:
+        """Every file with mode, owner and times: equal after what changes nothing."""
+        found = {}
+        for path in sorted(self.prefix.rglob("*")):
+            seen = path.lstat()
+            mtime_ns = 0 if stat.S_ISDIR(seen.st_mode) else seen.st_mtime_ns
+            found[str(path.relative_to(self.prefix))] = (seen.st_mode, seen.st_uid, seen.st_gid, mtime_ns)
+        return found
+
+    def mode(self, path: Path) -> str:
+        return oct(path.stat().st_mode & 0o7777)
