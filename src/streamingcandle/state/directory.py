@@ -5,6 +5,7 @@ is never a stale one to delete; N is stable over restarts, and with it everythin
 
     lock         empty; whoever has it locked owns the instance. Removed by `state gc` alone, which locks it first
     owner        who that is (`owner.py`), left behind by a crash, gone after a clean end
+    turn         its mtime is when the owner's loop turned last
     snapshot-…   what the owner keeps there
 
 A lock file deleted by hand frees nothing: who finds the lock free but the owner running takes the next N, and
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 INSTANCES_MAX = 64
 """More processes of one application on one host are a mistake of a supervisor."""
 LOCK_NAME = "lock"
+TURN_NAME = "turn"
 TRIES = 100
 TRY_S = 0.003
 """A lock without a running owner is one just claimed, or looked at by `state`: 0.3 s are given to be told who it is."""
