@@ -230,6 +230,7 @@ def test_alive_is_a_lock_held_and_a_loop_that_turns(tmp_path: Path) -> None:
 
     # A turn alone does not live: its process is killed, and another's loop stands still.
     claimers[0].kill()
+    turns[1].touch()
     os.utime(turns[1], times=(turns[0].stat().st_mtime - 31,) * 2)
     code, answer, said = alive(base)
     assert (code, [each["is_owned"] for each in answer["instances"]]) == (1, [False, True])
