@@ -3,6 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 export UV_PYTHON_DOWNLOADS := never
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 PYTHON ?= python3
 BIN := .venv/bin
 SEEDS ?= 1000
@@ -10,7 +11,7 @@ START ?= 0
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate soak bench fuzz docs wheel installed lint fix kafka systemd
+.PHONY: help setup demo test simulate soak bench fuzz docs wheel installed sbom audit lint fix kafka systemd delivery
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -33,7 +34,10 @@ kafka:
 systemd:
 	@tests/systemd/fetch.sh
 
-test: setup kafka systemd  ## every test, on a real Kafka broker too
+delivery: .tools/bin/uv
+	@UV_PROJECT_ENVIRONMENT=.cache/delivery .tools/bin/uv sync --quiet --locked --only-group delivery
+
+test: setup kafka systemd delivery  ## every test, on a real Kafka broker too
 	cargo test --quiet --locked --manifest-path rust/Cargo.toml
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
@@ -59,6 +63,17 @@ wheel: setup  ## dist/: a wheel for every Python from 3.11 on, and the sources
 
 installed: wheel  ## what the wheel holds; installed where there is no cargo, and run
 	$(BIN)/pytest tests/wheel.py
+
+sbom: setup delivery  ## dist/sbom/: what the program consists of, as CycloneDX, its Python part and its kernel
+	UV=.tools/bin/uv PYTHONPATH=tests $(BIN)/python tests/sbom.py dist/sbom
+
+audit: setup  ## known vulnerabilities of what is locked; asks PyPI and the database of RustSec
+	@.tools/bin/uv export --quiet --locked --all-groups --all-extras --no-emit-project --format requirements.txt --output-file .cache/locked.txt
+	@status=0; \
+	.tools/bin/uv tool run pip-audit==$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes --requirement .cache/locked.txt || status=1; \
+	if command -v cargo-audit >/dev/null; then cargo audit --deny warnings --file rust/Cargo.lock || status=1; \
+	else echo "cargo-audit is missing, the kernel is not audited: cargo install --locked cargo-audit" >&2; status=1; fi; \
+	exit $$status
 
 lint: setup  ## what CI holds the code to
 	$(BIN)/ruff format --check .

@@ -16,8 +16,8 @@ import pytest
 from claimer import APPLICATION_ID, Claimer
 from newer import newer_snapshot
 from program import PROGRAM, environment, run, run_well
-from streamingcandle.ops.state import look, remains, remove
-from streamingcandle.state.directory import take
+from streamingcandle.ops.state import InstanceState, StateFile, look, pulse, remains, remove
+from streamingcandle.state.directory import TURN_NAME, take
 from streamingcandle.state.snapshot import Snapshot
 
 SIMULATE = ("simulate", "--ticks", "500", "--rate", "20", "--date", "2026-01-02", "--speed", "0")
@@ -197,3 +197,63 @@ def test_processes_that_start_during_gc_get_a_place(tmp_path: Path) -> None:
     lock = take(base / APPLICATION_ID / "instance-0")
     assert lock is not None
     os.close(lock)
+
+
+def alive(base: Path) -> tuple[int, Any, str]:
+    """Exit code, the answer for programs, and the line on stderr."""
+    variables = environment("t", base.parent, None) | {"STREAMINGCANDLE_APPLICATION_ID": APPLICATION_ID}
+    done = run(variables, "state", "alive", "--json")
+    return done.returncode, json.loads(done.stdout), done.stderr.decode()
+
+
+def test_alive_is_a_lock_held_and_a_loop_that_turns(tmp_path: Path) -> None:
+    base = tmp_path / "state"
+    code, answer, said = alive(base)
+    assert (code, answer) == (1, {"is_alive": False, "instances": []})
+    assert said == f"streamingcandle: no instance of app in {base}; start `run` with these settings\n"
+
+    claimers, turns = [], []
+    for _ in range(2):
+        claimers.append(Claimer(base))
+        turns.append(Path(claimers[-1].told()["path"]) / TURN_NAME)
+    code, answer, said = alive(base)
+    assert (code, [each["turned_ms_ago"] for each in answer["instances"]]) == (1, [None, None])
+    assert "app/0: its loop has not turned yet" in said
+
+    turns[0].touch()
+    code, answer, said = alive(base)
+    assert (code, said) == (0, "")
+    assert [each["is_alive"] for each in answer["instances"]] == [True, False]
+    assert 0 <= answer["instances"][0]["turned_ms_ago"] < 30_000
+    variables = environment("t", tmp_path, None) | {"STREAMINGCANDLE_APPLICATION_ID": APPLICATION_ID}
+    assert run_well(variables, "state", "alive").startswith(b"app/0: its loop turned ")
+
+    # A turn alone does not live: its process is killed, and another's loop stands still.
+    claimers[0].kill()
+    turns[1].touch()
+    os.utime(turns[1], times=(turns[0].stat().st_mtime - 31,) * 2)
+    code, answer, said = alive(base)
+    assert (code, [each["is_owned"] for each in answer["instances"]]) == (1, [False, True])
+    assert "app/1: its loop turned 3" in said
+    assert "more than 30 s: it stands still, start it again\n" in said
+
+    claimers[1].end()
+    code, _, said = alive(base)
+    assert (code, "no process has its lock" in said, said.count("\n")) == (1, True, 1)
+
+
+def test_alive_is_another_application_s_business(tmp_path: Path) -> None:
+    claimer = Claimer(tmp_path / "state")
+    (Path(claimer.told()["path"]) / TURN_NAME).touch()
+    done = run(environment("t", tmp_path, None), "state", "alive")
+    assert (done.returncode, done.stdout) == (1, b"")
+    claimer.end()
+
+
+@pytest.mark.parametrize(
+    ("ago_ms", "is_alive"), [(0, True), (29_999, True), (30_000, False), (-29_999, True), (-30_000, False)]
+)
+def test_a_turn_counts_for_thirty_seconds_also_when_the_clock_was_set_back(ago_ms: int, is_alive: bool) -> None:  # noqa: FBT001
+    turn = StateFile(TURN_NAME, None, 0, 1_767_325_500_000, 1)
+    state = InstanceState("app", 0, "/", is_owned=True, owner=None, files=(turn,))
+    assert pulse(state, turn.written_ms + ago_ms).is_alive == is_alive

@@ -61,6 +61,29 @@ def _seconds(ages_s: list[int]) -> str:
     return f"{ages_s[0]} s" if ages_s[0] == ages_s[-1] else f"{ages_s[0]} to {ages_s[-1]} s"
 
 
+@state_group.command("alive", epilog=examples("state alive", "state alive --json"))
+@as_json
+@click.pass_obj
+def alive_command(world: World, *, is_json: bool) -> None:
+    """Whether a process of this application is alive here: it has its instance, and its loop turned within 30 s.
+
+    For health checks: exit 0, or 1 and why not. It asks neither the broker nor the process.
+    """
+    now_ms = world.clock.wall_ms()
+    found = [ops.pulse(state, now_ms) for state in _look(world, is_all=False)]
+    if is_json:
+        click.echo(msgspec.json.encode({"is_alive": any(pulse.is_alive for pulse in found), "instances": found}))
+    best = max(found, key=lambda pulse: (pulse.is_alive, pulse.is_owned), default=None)
+    if best is None:
+        application_id, folder = world.settings.text("application_id"), world.settings.text("state_dir")
+        raise CheckError(f"no instance of {application_id} in {folder}; start `run` with these settings")
+    line = f"{best.application_id}/{best.number}: {best.reason}"
+    if not best.is_alive:
+        raise CheckError(line)
+    if not is_json:
+        click.echo(line)
+
+
 @state_group.command("du", epilog=examples("state du"))
 @as_json
 @click.pass_obj

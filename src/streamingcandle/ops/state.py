@@ -26,6 +26,9 @@ from streamingcandle.state.snapshot import Snapshot, UnusableError
 
 SIGNS = (TURN_NAME, OWNER_NAME, LOCK_NAME)
 """What an owner's life leaves behind, in the order in which it can go."""
+
+TURN_MAX_MS = 30_000
+"""A loop turns every second, and waits for a broker are turns too: one that has not for so long stands still."""
 SNAPSHOT_NAME = re.compile(r"snapshot-(\d+)-(\d+)")
 
 
@@ -53,6 +56,18 @@ class InstanceState(msgspec.Struct, frozen=True):
     def size_bytes(self) -> int:
         """Of all files."""
         return sum(file.size_bytes for file in self.files)
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """Whether a process has an instance and its loop turns; `reason` is one line for the operator."""
+
+    application_id: str
+    number: int
+    is_alive: bool
+    is_owned: bool
+    turned_ms_ago: int | None
+    """None before the first turn."""
+    reason: str
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -84,6 +99,22 @@ def look(base: Path, application_id: str | None = None) -> list[InstanceState]:
         ]
     except OSError as error:
         raise _unreadable(error) from error
+
+
+def pulse(state: InstanceState, now_ms: int) -> Pulse:
+    """Alive: its lock is held, and its loop turned a moment ago."""
+    turned_ms = next((file.written_ms for file in state.files if file.name == TURN_NAME), None)
+    ago_ms = None if turned_ms is None else now_ms - turned_ms
+    # Ahead of us by as much is a clock set back, and nothing since: a loop that goes on would have touched it.
+    is_alive = state.is_owned and ago_ms is not None and abs(ago_ms) < TURN_MAX_MS
+    if not state.is_owned:
+        reason = "no process has its lock; start `run`, or see what ended it in its log"
+    elif ago_ms is None:
+        reason = "its loop has not turned yet; it waits for the broker or the tick topic, its log says for which"
+    else:
+        reason = f"its loop turned {ago_ms / 1_000:.1f} s ago"
+        reason += "" if is_alive else f", more than {TURN_MAX_MS // 1_000} s: it stands still, start it again"
+    return Pulse(state.application_id, state.number, is_alive, state.is_owned, ago_ms, reason)
 
 
 def verify(states: Iterable[InstanceState], rules: Rules) -> list[Verdict]:
