@@ -21,7 +21,7 @@ from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.properties import is_known, nearest, refusal
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
-from streamingcandle.settings_table import PROFILES, SETTINGS, duration_ms, start_ms
+from streamingcandle.settings_table import DEFAULT_PROFILE, PROFILES, SETTINGS, duration_ms, start_ms
 
 PREFIX = "STREAMINGCANDLE_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
@@ -179,7 +179,7 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     file, file_profiles, file_kafka = read_settings_file(
         flags.get("config") or environment.get(PREFIX + "CONFIG"), SETTINGS
     )
-    profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or "development"
+    profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or DEFAULT_PROFILE
     if profile not in PROFILES and profile not in file_profiles:
         choices = [*PROFILES, *file_profiles]
         nearest = get_close_matches(profile, choices, n=1, cutoff=0.0)[0]
