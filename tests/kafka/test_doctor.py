@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
     AclOperation,
     AclPermissionType,
@@ -34,7 +34,7 @@ from streamingcandle.settings import load_settings
 LIMIT_MS = 20_000
 PARTITIONS = 3
 OFF_MS = 90_000
-SECRET = "right"
+SECRET, STORE_SECRET = "right", "of-this-test"
 CERTIFICATE_DAYS = 5
 
 
@@ -51,11 +51,7 @@ class Guarded(msgspec.Struct, frozen=True):
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """Give it running."""
     folder = tmp_path_factory.mktemp("guarded")
-    store, ca = folder / "broker.p12", folder / "ca.pem"
-    common = ["-alias", "broker", "-keystore", store, "-storepass", "of-this-test"]
-    made = ["-genkeypair", "-keyalg", "EC", "-dname", "CN=broker", "-ext", "san=ip:127.0.0.1"]
-    subprocess.run(["keytool", *made, "-validity", str(CERTIFICATE_DAYS), *common], check=True, capture_output=True)
-    subprocess.run(["keytool", "-exportcert", "-rfc", "-file", ca, *common], check=True, capture_output=True)
+    store, ca = _certificate(folder, "-ext", "san=ip:127.0.0.1", "-validity", str(CERTIFICATE_DAYS))
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     broker = Broker(
         folder / "broker",
@@ -64,7 +60,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
             "sasl.enabled.mechanisms": "PLAIN",
             "listener.name.client.plain.sasl.jaas.config": f'{login} user_feed="{SECRET}";',
             "listener.name.client.ssl.keystore.location": str(store),
-            "listener.name.client.ssl.keystore.password": "of-this-test",
+            "listener.name.client.ssl.keystore.password": STORE_SECRET,
             "listener.name.client.ssl.keystore.type": "PKCS12",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
@@ -74,6 +70,17 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     port, broker.port = broker.port, int(broker.inside_bootstrap.rpartition(":")[2])
     with broker:
         yield Guarded(broker, broker.inside_bootstrap, port, ca)
+
+
+def _certificate(folder: Path, *details: str) -> tuple[Path, Path]:
+    """A key store of one key, and the certificate beside it."""
+    store, ca = folder / "store.p12", folder / "ca.pem"
+    common = ["-alias", "one", "-keystore", str(store), "-storepass", STORE_SECRET]
+    made = ["keytool", "-genkeypair", "-keyalg", "EC", "-dname", "CN=one", *details, *common]
+    subprocess.run(made, check=True, capture_output=True)
+    shown = ["keytool", "-exportcert", "-rfc", "-file", str(ca), *common]
+    subprocess.run(shown, check=True, capture_output=True)
+    return store, ca
 
 
 class Off(SystemClock):
@@ -124,7 +131,9 @@ class Ward:
 
     def commit(self, metadata: str) -> None:
         """As whoever commits for the group."""
-        with closing(Consumer({"bootstrap.servers": self.guarded.bootstrap, "group.id": f"{self.prefix}-app"})) as group:
+        with closing(
+            Consumer({"bootstrap.servers": self.guarded.bootstrap, "group.id": f"{self.prefix}-app"})
+        ) as group:
             group.commit(offsets=[TopicPartition(self.ticks, 0, 0, metadata)], asynchronous=False)
 
     def secured(self, **others: str) -> None:
@@ -145,7 +154,8 @@ class Ward:
             AclBinding(kind, name, ResourcePatternType.PREFIXED, "User:feed", "*", operation, AclPermissionType.ALLOW)
             for kind, name, operation in rights
         ]
-        for future in AdminClient({"bootstrap.servers": self.guarded.bootstrap}).create_acls(allowed).values():
+        admin = AdminClient({"bootstrap.servers": self.guarded.bootstrap})
+        for future in admin.create_acls(allowed).values():
             future.result(10)
 
     def examine(self, clock: SystemClock | None = None) -> list[Finding]:
@@ -303,13 +313,8 @@ def test_no_right_at_all(ward: Ward) -> None:
 
 
 def test_refused_at_the_door(ward: Ward, tmp_path: Path) -> None:
-    ward.secured(SASL_PASSWORD="wrong")
+    ward.secured(SASL_PASSWORD=SECRET[::-1])
     _only(ward.examine(), "sasl", "refuses us", "Invalid username or password")
-    empty = tmp_path / "other.p12"
-    other = tmp_path / "other.pem"
-    common = ["-alias", "other", "-keystore", empty, "-storepass", "of-this-test"]
-    made = ["-genkeypair", "-keyalg", "EC", "-dname", "CN=other"]
-    subprocess.run(["keytool", *made, *common], check=True, capture_output=True)
-    subprocess.run(["keytool", "-exportcert", "-rfc", "-file", other, *common], check=True, capture_output=True)
+    _, other = _certificate(tmp_path)
     ward.secured(SSL_CA_LOCATION=str(other))
     _only(ward.examine(), "tls", "TLS fails", "certificate")

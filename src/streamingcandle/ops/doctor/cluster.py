@@ -5,11 +5,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from streamingcandle.aside import begin
 from streamingcandle.errors import SettingsError
 from streamingcandle.interfaces import Clock
+from streamingcandle.kafka.brokers import PASSING, RETRY_MS
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.reach import LIMIT_S, BrokerAnswer, addresses, ask_broker
 from streamingcandle.kafka.survey import (
@@ -37,7 +38,9 @@ Answer = TypeVar("Answer")
 BROKERS_MAX = 24
 """Of a larger cluster these many are asked; each takes a connection and a thread."""
 STEP_S = 6.0
-"""A question to the cluster, of which there are two one after the other, beside those to each broker."""
+"""A question to the cluster; once one goes unanswered no further one is asked behind it."""
+MOVE_MS = 2_000
+"""A leader or a coordinator on the move has arrived by then."""
 NEEDY = "topics, partitioner, rights, group, snapshots, clock"
 
 
@@ -74,12 +77,12 @@ def _ask_brokers(settings: KafkaSettings, asked: list[str]) -> list[BrokerAnswer
 
 def _check_inside(settings: KafkaSettings, deployment: Deployment, clock: Clock) -> list[Finding]:
     transactions = begin(lambda: ask_transactions(settings))
-    topics, trouble = _result("topics", begin(lambda: ask_topics(settings, deployment.topics)).result)
+    topics, trouble = _result("topics", _asked(clock, lambda: ask_topics(settings, deployment.topics)))
     if topics is None:
         return [*trouble, not_made("cluster", f"{NEEDY}: the brokers do not tell the topics")]
     found = judge_topics(deployment, topics)
     asked_clock = begin(lambda: _ask_clock(settings, clock, topics[deployment.snapshots]))
-    found += _check_group(settings, deployment, topics, transactions)
+    found += _check_group(settings, deployment, topics, transactions, clock)
     stamped, trouble = _result(CLOCK, asked_clock.result)
     if stamped is not None:
         trouble = [judge_clock(stamped) if isinstance(stamped, ClockAnswer) else not_made(CLOCK, stamped)]
@@ -87,7 +90,11 @@ def _check_inside(settings: KafkaSettings, deployment: Deployment, clock: Clock)
 
 
 def _check_group(
-    settings: KafkaSettings, deployment: Deployment, topics: dict[str, TopicAnswer], transactions: Future[str]
+    settings: KafkaSettings,
+    deployment: Deployment,
+    topics: dict[str, TopicAnswer],
+    transactions: Future[str],
+    clock: Clock,
 ) -> list[Finding]:
     ticks = topics[deployment.ticks]
     found: list[Finding] = []
@@ -95,7 +102,7 @@ def _check_group(
     if ticks.refusal:
         found.append(not_made("group", f"group, partitioner: {deployment.ticks} cannot be seen"))
     else:
-        group, trouble = _result("group", begin(lambda: ask_group(settings, ticks.partitions)).result)
+        group, trouble = _result("group", _asked(clock, lambda: ask_group(settings, ticks.partitions)))
         found += trouble
     refused, trouble = _result("rights", transactions.result)
     found += trouble
@@ -106,7 +113,7 @@ def _check_group(
     found += judge_group(deployment, group, ticks.partitions)
     if "READ" not in ticks.operations:
         return [*found, not_made(PARTITIONER, f"{deployment.ticks} may not be read")]
-    keys, trouble = _result(PARTITIONER, begin(lambda: ask_keys(settings, group)).result)
+    keys, trouble = _result(PARTITIONER, _asked(clock, lambda: ask_keys(settings, group)))
     return [*found, *(trouble if keys is None else [judge_keys(deployment, keys, ticks.partitions)])]
 
 
@@ -124,11 +131,29 @@ def _ask_clock(settings: KafkaSettings, clock: Clock, snapshots: TopicAnswer) ->
     return ask_clock(settings, clock, snapshots.name)
 
 
+def _asked(clock: Clock, call: Callable[[], Answer]) -> Callable[[float], Answer]:
+    """Ask, and again while a leader or a coordinator is on the move, as that of a topic just made is."""
+
+    def again() -> Answer:
+        until_ms = clock.monotonic_ms() + MOVE_MS
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                code = error.args[0].code()
+                is_passing = code in PASSING or code == KafkaError.UNKNOWN_TOPIC_OR_PART
+                if not is_passing or clock.monotonic_ms() > until_ms:
+                    raise
+                clock.sleep_ms(RETRY_MS)
+
+    return begin(again).result
+
+
 def _result(check: str, await_it: Callable[[float], Answer]) -> tuple[Answer | None, list[Finding]]:
     """The answer, or the line that says why there is none."""
     do = "look at the brokers' logs, then type it again"
     try:
-        return await_it(STEP_S * 2), []
+        return await_it(STEP_S), []
     except TimeoutError:
         return None, [fault(check, "no answer in time", do)]
     except KafkaException as error:

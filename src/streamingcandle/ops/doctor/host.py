@@ -1,6 +1,7 @@
 """State directory, disk and memory of this host: asked of the kernel, then judged."""
 
 import errno
+import fcntl
 import os
 import pwd
 import tempfile
@@ -46,35 +47,44 @@ class MemoryAnswer(msgspec.Struct, frozen=True):
 
 
 def ask_folder(folder: Path) -> FolderAnswer:
-    """Write, sync and lock a file in there, gone afterwards; a folder that is not there is not made."""
+    """Write, sync and lock a file in there, gone afterwards; a folder that is not there is not made.
+
+    OSError where not even that can be seen.
+    """
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
-    number, reason = 0, ""
-    try:
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if place == folder:
-            with tempfile.TemporaryFile(dir=place, prefix=".doctor-") as file:
-                file.write(bytes(PROBE_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError as error:
-        number, reason = error.errno or 0, error.strerror or str(error)
-    # One that cannot be reached has none to tell of.
     seen, space = place.stat(), os.statvfs(place)
-    if not number and space.f_flag & os.ST_RDONLY:
-        number, reason = errno.EROFS, os.strerror(errno.EROFS)
+    number = 0
+    if place == folder:
+        number = _written(folder)
+    elif space.f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif not os.access(place, os.W_OK | os.X_OK):
+        number = errno.EACCES
     return FolderAnswer(
         path=str(place),
         is_there=place == folder,
         owner_uid=seen.st_uid,
         errno=number,
-        reason=reason,
+        reason=os.strerror(number) if number else "",
         free_bytes=space.f_bavail * space.f_frsize,
         size_bytes=space.f_blocks * space.f_frsize,
         inodes_free=space.f_favail if space.f_files else None,
     )
+
+
+def _written(folder: Path) -> int:
+    """0, or what the system says to a file in there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".doctor-") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def ask_state(base: Path, application_id: str) -> tuple[FolderAnswer, int]:

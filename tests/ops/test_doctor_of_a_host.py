@@ -10,11 +10,11 @@ import pytest
 
 from disk import Disk, mounted
 from program import environment, run, run_well
-from streamingcandle.kafka.reach import BrokerAnswer, addresses
-from streamingcandle.kafka.survey import GroupAnswer, TopicAnswer
 from streamingcandle.candles.commit import Commit
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.interfaces import Committed
+from streamingcandle.kafka.reach import BrokerAnswer, addresses
+from streamingcandle.kafka.survey import GroupAnswer, TopicAnswer
 from streamingcandle.ops.doctor.brokers import judge_brokers
 from streamingcandle.ops.doctor.finding import Deployment, Finding
 from streamingcandle.ops.doctor.group import judge_group
@@ -97,7 +97,10 @@ def test_the_store_has_another_programs_place(tmp_path: Path) -> None:
     assert found["check"] == "store"
 
 
-@pytest.mark.parametrize(("profile", "said"), [("production", "/var/lib/kafka-streams/streamingcandle\tprofile"), ("staging", "stop\tprofile")])
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [("production", "/var/lib/kafka-streams/streamingcandle\tprofile"), ("staging", "stop\tprofile")],
+)
 def test_config_show_marks_what_a_profile_changes(tmp_path: Path, profile: str, said: str) -> None:
     variables = {name: text for name, text in environment("t", tmp_path, None).items() if not name.endswith("_DIR")}
     shown = run_well(variables, "config", "show", "--profile", profile).decode()
@@ -139,9 +142,7 @@ def test_commits_and_members() -> None:
     gone = GroupAnswer(commits={0: Committed(5, Commit(partitions=2, open_windows=1).encode())}, begins={0: 9})
     stranger = GroupAnswer(members=("app-host-0", "kafka-ui"), state="STABLE")
     newer = GroupAnswer(commits={0: Committed(5, '{"v":99}')})
-    said = [
-        finding.what for group in (gone, stranger, newer) for finding in judge_group(DEPLOYMENT, group, 3)
-    ]
+    said = [finding.what for group in (gone, stranger, newer) for finding in judge_group(DEPLOYMENT, group, 3)]
     assert ["partitions were added (2, now 3)" in said[0], "4 ticks of 1 partitions are gone" in said[1]] == [True] * 2
     assert ["kafka-ui" in said[2], "format 99" in said[3]] == [True] * 2
 
