@@ -40,11 +40,12 @@ application_id = "candles-staging"
 PROFILES_ABOVE = """
 ## Built-in profiles
 
-`streamingcandle config show --profile NAME` shows one, and marks each setting that has another value than in `development`, the default.
-Everything not named here is alike in all. `production` has all files of a service in one folder, since its user has no home, and goes on where
-ticks were deleted before they were read, loudly. `staging` stops there, so that it is noticed before production meets it; its folder is its own,
-so that both can be on one host. Neither names an application id or topics: on one cluster with production give staging its own
-`application_id`, `tick_topic` and `candle_topic`.
+`streamingcandle config show --profile NAME` shows one, and marks each setting that has another value than in
+`development`, the default. Everything not named here is alike in all. `production` has all files of a service in one
+folder, since its user has no home, and goes on where ticks were deleted before they were read, loudly. `staging` stops
+there, so that it is noticed before production meets it; its folder is its own, so that both can be on one host. Neither
+names an application id or topics: on one cluster with production give staging its own `application_id`, `tick_topic`
+and `candle_topic`.
 
 """
 KAFKA = f"""

@@ -15,7 +15,7 @@ from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, not_m
 WEEK_DAYS = 7
 
 
-@click.command("doctor", epilog=examples("doctor", "--profile production doctor", "doctor --json"))
+@click.command("doctor", epilog=examples("doctor", "doctor --json"))
 @as_json
 @click.pass_obj
 def doctor_command(world: World, *, is_json: bool) -> None:
