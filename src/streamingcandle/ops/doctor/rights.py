@@ -10,7 +10,7 @@ def judge_rights(
     deployment: Deployment, topics: Mapping[str, TopicAnswer], group: GroupAnswer | None, transactions: str
 ) -> list[Finding]:
     """A line for each right that is missing; topics that cannot be seen are told of with the topics."""
-    needed = dict.fromkeys(deployment.topics, ("WRITE",))
+    needed: dict[str, tuple[str, ...]] = dict.fromkeys(deployment.topics, ("WRITE",))
     needed[deployment.ticks] = ("READ",)
     needed[deployment.snapshots] = ("READ", "WRITE")
     found = [
