@@ -15,8 +15,10 @@ def judge_group(deployment: Deployment, group: GroupAnswer, partitions: int) -> 
     name = deployment.application_id
     strangers = [member for member in group.members if not member.startswith(name)]
     if strangers:
-        what = f"group {name}: members of another program: {', '.join(strangers)}"
-        found.append(fault("group", what, "stop it, or set another STREAMINGCANDLE_APPLICATION_ID"))
+        # A warning: whoever sets `client.id` calls ours so.
+        what = f"group {name}: members that are not named as ours are: {', '.join(strangers)}"
+        do = "where they are another program's: stop it, or set another STREAMINGCANDLE_APPLICATION_ID"
+        found.append(warning("group", what, do))
     found += judge_commits(deployment, group.commits, partitions)
     found += _gone(deployment, group)
     state = f"{len(group.members)} members, {group.state.lower()}" if group.members else "no member"
