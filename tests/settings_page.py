@@ -38,6 +38,17 @@ application_id = "candles-staging"
 ## All
 
 """
+PROFILES_ABOVE = """
+## Built-in profiles
+
+`streamingcandle config show --profile NAME` shows one, and marks each setting that has another value than in
+`development`, the default. Everything not named here is alike in all. `production` has all files of a service in one
+folder, since its user has no home, and goes on where ticks were deleted before they were read, loudly. `staging` stops
+there, so that it is noticed before production meets it; its folder is its own, so that both can be on one host. Neither
+names an application id or topics: on one cluster with production give staging its own `application_id`, `tick_topic`
+and `candle_topic`.
+
+"""
 KAFKA = f"""
 ## The Kafka clients
 
@@ -72,7 +83,7 @@ def page() -> str:
     return (
         ABOVE
         + _table(("setting", "default", "what"), settings)
-        + "\n## Built-in profiles\n\n"
+        + PROFILES_ABOVE
         + _table(("profile", "what it sets"), profiles)
         + KAFKA
         + _table(("property", "our default", "only for"), kafka)

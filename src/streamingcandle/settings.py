@@ -23,7 +23,7 @@ from streamingcandle.masking import hide, hide_within, is_secret, masked
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
 from streamingcandle.settings_secrets import read_secrets, warn_if_open
-from streamingcandle.settings_table import PROFILES, SETTINGS, duration_ms, start_ms
+from streamingcandle.settings_table import DEFAULT_PROFILE, PROFILES, SETTINGS, duration_ms, start_ms
 
 PREFIX = "STREAMINGCANDLE_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
@@ -196,7 +196,7 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
         if path and is_secret(name):
             hide(text)
             warn_if_open(Path(path), f"{name} in the settings file", warnings)
-    profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or "development"
+    profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or DEFAULT_PROFILE
     if profile not in PROFILES and profile not in file_profiles:
         choices = [*PROFILES, *file_profiles]
         nearest = get_close_matches(profile, choices, n=1, cutoff=0.0)[0]

@@ -165,6 +165,18 @@ SETTINGS: dict[str, Setting] = {
 }
 PROFILES: dict[str, dict[str, str]] = {
     "development": {},
-    "staging": {},
-    "production": {"state_dir": "/var/lib/kafka-streams/streamingcandle", "log_format": "json"},
+    # As production, beside it on one host where need be, and not going on where production would with a loss.
+    "staging": {
+        "gone_offsets": "stop",
+        "state_dir": "/var/lib/kafka-streams/streamingcandle-staging",
+        "data_dir": "/var/lib/kafka-streams/streamingcandle-staging/data",
+        "log_format": "json",
+    },
+    # A service's user has no home: all of its files are in one folder.
+    "production": {
+        "state_dir": "/var/lib/kafka-streams/streamingcandle",
+        "data_dir": "/var/lib/kafka-streams/streamingcandle/data",
+        "log_format": "json",
+    },
 }
+DEFAULT_PROFILE = "development"

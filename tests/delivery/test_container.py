@@ -17,7 +17,8 @@ from delivered import CONTAINER, ROOT, documents, instructions, run_tool, tool
 from disturbance import await_that
 from program import PROGRAM, environment, run
 from streamingcandle.cli import MODULES
-from streamingcandle.settings import KAFKA_PREFIX, PREFIX, SECRET, load_settings
+from streamingcandle.masking import is_secret
+from streamingcandle.settings import KAFKA_PREFIX, PREFIX, load_settings
 from streamingcandle.settings_table import PROFILES
 from streamingcandle.state.directory import TURN_NAME
 
@@ -118,7 +119,7 @@ def test_the_image_s_variables_are_settings() -> None:
     assert settings.text("state_dir") == PROFILES["production"]["state_dir"]
     assert settings.text("data_dir").startswith(f"{STATE}/")
     assert values("VOLUME") == [f'["{STATE}"]']
-    assert [name for name in found if SECRET.search(name)] == []
+    assert [name for name in found if is_secret(name)] == []
 
 
 def test_what_the_image_starts_and_asks_exists(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_compose_s_parts_agree() -> None:
     for each in services.values():
         assert set(each.get("depends_on", [])) <= set(services)
         assert all(port.startswith("127.0.0.1:") for port in each.get("ports", []))
-        assert [name for name in each.get("environment", {}) if SECRET.search(name)] == []
+        assert [name for name in each.get("environment", {}) if is_secret(name)] == []
     assert services["candles"]["volumes"] == [f"candles:{STATE}"]
     assert (CONTAINER / services["candles"]["build"]["context"]).resolve() == ROOT
     assert (ROOT / services["candles"]["build"]["dockerfile"]) == DOCKERFILE

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from delivered import KUBERNETES, ROOT, documents, run_tool, tool
-from streamingcandle.settings import PREFIX, SECRET, load_settings
+from streamingcandle.masking import is_secret
+from streamingcandle.settings import PREFIX, load_settings
 from streamingcandle.settings_table import duration_ms
 
 OLDEST, NEWEST = "1.31", "1.37"
@@ -65,7 +66,7 @@ def test_every_file_is_part_of_it_and_there_is_no_secret(objects: dict[str, Any]
     assert {path.name for path in KUBERNETES.iterdir()} == taken
     assert set(objects) == KINDS
     literal = re.findall(rf"({PREFIX}\w+): (.*)", rendered)
-    assert [name for name, _ in literal if SECRET.search(name) and not name.endswith("_FILE")] == []
+    assert [name for name, _ in literal if is_secret(name) and not name.endswith("_FILE")] == []
     assert {text.rpartition("/")[0] for name, text in literal if name.endswith("_FILE")} == {SECRETS}
 
 

@@ -44,10 +44,10 @@ def test_the_topic_deleted_under_the_service(broker: Broker, topic_prefix: str, 
         admin = AdminClient({"bootstrap.servers": broker.bootstrap})
         topic = f"{topic_prefix}-app-snapshots"
         with deployment.feeding(TICKS, rate_per_s=100):
-            service.await_line(f"topic {topic} made")
             deployment.await_committed(100)
             admin.delete_topics([topic])[topic].result(30)
             service.await_line("snapshots in the snapshots topic fail, the run goes on without")
+            service.await_line(f"topic {topic} made")
             service.await_line("snapshots in the snapshots topic are written again")
         deployment.await_committed()
         deployment.stop_all()

@@ -25,6 +25,10 @@ MODULES = {
     "watch": ("watch", "Candles as they form, live: of all instruments, or of each INSTRUMENT like N:C:2885."),
     "candles": ("candles", "Read the candles of INSTRUMENT, like N:C:2885."),
     "dead-letters": ("dead_letters", "What was rejected, by reason; put back on the tick topic after a fix."),
+    "doctor": (
+        "doctor",
+        "Check everything that `run` needs, one line each with what to do; exit 1 when there is a fault.",
+    ),
     "state": ("state", "The state directory: shortcuts for restarts."),
     "sessions": ("show", "Trading sessions."),
     "config": ("show", "Settings."),

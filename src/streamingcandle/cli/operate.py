@@ -16,6 +16,7 @@ from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import Log
 from streamingcandle.kafka.log import KafkaLog
+from streamingcandle.kafka.snapshots import CONFIG as SNAPSHOTS_CONFIG
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
 from streamingcandle.ops.systemd import Supervisor
@@ -161,7 +162,9 @@ def topics_group() -> None:
 
 def _names(world: World) -> list[str]:
     topics = world.settings.topics()
-    return [topics.ticks, *topics.candles, topics.dead_letters, topics.late]
+    names = [topics.ticks, *topics.candles, topics.dead_letters, topics.late]
+    # The embedded log needs none: its states lie on the same disk.
+    return names if world.settings.bootstrap_servers is None else [*names, world.snapshots_topic]
 
 
 @topics_group.command("ensure", epilog=examples("topics ensure", "topics ensure --partitions 12 --replication 3"))
@@ -181,7 +184,8 @@ def ensure_command(world: World, partitions: int | None, replication: int) -> No
             store.ensure_topic(name, count)
             click.echo(f"{name}\t{'there' if name in there else 'made'}")
         return
-    for name, state in ensure_topics(world.kafka(), names, partitions=count, replication=replication):
+    own = {world.snapshots_topic: SNAPSHOTS_CONFIG}
+    for name, state in ensure_topics(world.kafka(), names, partitions=count, replication=replication, own=own):
         click.echo(f"{name}\t{state}")
 
 

@@ -14,6 +14,7 @@ from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.world import World
 from streamingcandle.kafka.client import shown_defaults
 from streamingcandle.masking import masked
+from streamingcandle.settings_table import DEFAULT_PROFILE
 
 
 @click.group("sessions")
@@ -67,23 +68,37 @@ def config_group() -> None:
     """Settings."""
 
 
-@config_group.command("show", epilog=examples("config show", "config show --json"))
+@config_group.command("show", epilog=examples("config show", "config show --profile production", "config show --json"))
+@click.option("--profile", metavar="NAME", help="As if this profile were set.")
 @as_json
 @click.pass_obj
-def config_command(world: World, *, is_json: bool) -> None:
-    """Each setting, its value and its origin; secrets are masked."""
-    settings = world.settings
+def config_command(world: World, profile: str | None, *, is_json: bool) -> None:
+    """Each setting, its value and its origin; secrets are masked.
+
+    Where the profile gives a setting another value than the default profile, that one's follows.
+    """
+    settings = world.settings if profile is None else world.settings_of(profile)
+    plain = settings if settings.profile == DEFAULT_PROFILE else world.settings_of(DEFAULT_PROFILE)
     rows = [(name, masked(name, value.text), value.origin) for name, value in settings.values.items()]
     shown = [(name, masked(name, value.text), value.origin) for name, value in settings.kafka.items()]
     shown += [row for row in shown_defaults() if row[0] not in settings.kafka]
     rows += [(f"kafka.{name}", text, origin) for name, text, origin in sorted(shown)]
+    others = {
+        name: masked(name, value.text)
+        for name, value in plain.values.items()
+        if value.text != settings.values[name].text
+    }
     if is_json:
         named = [dict(zip(("name", "value", "origin"), row, strict=True)) for row in rows]
+        for entry in named:
+            if entry["name"] in others:
+                entry[DEFAULT_PROFILE] = others[entry["name"]]
         click.echo(msgspec.json.encode({"profile": settings.profile, "settings": named}))
         return
     click.echo(f"profile\t{settings.profile}")
     for row in rows:
-        click.echo("\t".join(row))
+        differs = f"\tin {DEFAULT_PROFILE}: {others[row[0]] or 'none'}" if row[0] in others else ""
+        click.echo("\t".join(row) + differs)
 
 
 @click.command("version", epilog=examples("version", "version --json"))

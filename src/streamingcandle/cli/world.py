@@ -76,6 +76,10 @@ class World:
             logging.getLogger("streamingcandle.settings").warning(warning)
         return settings
 
+    def settings_of(self, profile: str) -> Settings:
+        """What the settings would be under this profile."""
+        return load_settings({**self._flags, "profile": profile})
+
     @property
     def arguments(self) -> list[str]:
         """The flags before the command, for another process of this program."""
@@ -93,6 +97,16 @@ class World:
         store.ensure_topic(self.settings.text("tick_topic"), 1)
         return store
 
+    @property
+    def snapshots_topic(self) -> str:
+        """Where Kafka keeps the states of this application."""
+        return f"{self.settings.text('application_id')}-snapshots"
+
+    @property
+    def doctor_identity(self) -> str:
+        """Begins as an instance's does (`Instance.identity`), and is no instance's."""
+        return f"{self.settings.text('application_id')}-doctor"
+
     def kafka(self) -> KafkaSettings:
         """For clients outside of the group."""
         return self.settings.kafka_settings(f"{self.settings.text('application_id')}-cli")
@@ -101,8 +115,8 @@ class World:
         """Where the states of `log` are kept, the nearest first."""
         stores: list[Snapshots] = [] if instance.path is None else [FileSnapshots(instance.path)]
         if self.settings.bootstrap_servers is not None:
-            topic = f"{self.settings.text('application_id')}-snapshots"
-            stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=len(log.partitions())))
+            count = len(log.partitions())
+            stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=self.snapshots_topic, partitions=count))
         return stores
 
     def open_tail(self, is_stopping: Callable[[], bool]) -> Tail:
@@ -123,7 +137,7 @@ class World:
         application_id = self.settings.text("application_id")
         folders = instances(Path(self.settings.text("state_dir")))
         stores: list[Snapshots] = [FileSnapshots(path) for path in folders if path.parent.name == application_id]
-        topic = f"{application_id}-snapshots"
+        topic = self.snapshots_topic
         # The store would make a topic that is missing.
         if self.settings.bootstrap_servers is not None and (count := partition_counts(self.kafka()).get(topic)):
             stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=count))

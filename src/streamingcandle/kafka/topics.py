@@ -25,15 +25,20 @@ def ensure_topics(
     *,
     partitions: int,
     replication: int,
-    config: Mapping[str, str] = CONFIG,
+    own: Mapping[str, Mapping[str, str]] | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> list[tuple[str, str]]:
-    """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses."""
+    """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses.
+
+    `own`: the configuration of topics that do not have `CONFIG`.
+    """
     admin = new_client(AdminClient, settings, admin_properties(settings))
     there = partition_counts(settings, timeout_s=timeout_s)
     missing = [name for name in names if name not in there]
     new = [
-        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
+        NewTopic(
+            name, num_partitions=partitions, replication_factor=replication, config=dict((own or {}).get(name, CONFIG))
+        )
         for name in missing
     ]
     if new:

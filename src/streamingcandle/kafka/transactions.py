@@ -5,14 +5,13 @@ and a new one with the same id makes the broker end the old one's transaction, e
 """
 
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
+from streamingcandle.aside import begin
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Letter, NotCommittedError, Transaction
 from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers, logger
@@ -134,15 +133,7 @@ class Transactions:
 
         (librdkafka issue 5511.) The producer is of no use then; its thread ends with the process.
         """
-        done: Future[object] = Future()
-
-        def work() -> None:
-            try:
-                done.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-                done.set_exception(error)
-
-        threading.Thread(target=work, daemon=True).start()
+        done = begin(call)
         until_ms = self._clock.monotonic_ms() + HUNG_MS
         while True:
             try:
