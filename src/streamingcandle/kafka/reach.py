@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamingcandle.kafka.client import KafkaSettings, admin_properties, new_client
+from streamingcandle.kafka.refusals import is_refusal, refused
 
 DEFAULT_PORT = 9092
 CONNECT_TIMEOUT_S = 3.0
@@ -32,7 +33,9 @@ class BrokerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     trouble: Trouble = ""
     said: str = ""
-    """The client's or the system's own words."""
+    """The client's or the system's own words; of a refusal what it means."""
+    cure: str = ""
+    """What to do about a refusal."""
     advertised: tuple[str, ...] = ()
     """Where the cluster sends clients."""
     certificate_ends_ms: int | None = None
@@ -54,10 +57,10 @@ def ask_broker(settings: KafkaSettings, address: str) -> BrokerAnswer:
         return BrokerAnswer(address=address, trouble="name", said=str(error.strerror))
     except OSError as error:
         return BrokerAnswer(address=address, trouble="closed", said=error.strerror or str(error))
-    trouble, said, advertised = _as_client(settings, address)
+    answer = _as_client(settings, address)
     is_tls = settings.properties.get("security.protocol", "").lower().endswith("ssl")
-    ends_ms = _certificate_ends_ms(settings, host, port) if is_tls and not trouble else None
-    return BrokerAnswer(address=address, trouble=trouble, said=said, advertised=advertised, certificate_ends_ms=ends_ms)
+    ends_ms = _certificate_ends_ms(settings, host, port) if is_tls and not answer.trouble else None
+    return msgspec.structs.replace(answer, certificate_ends_ms=ends_ms)
 
 
 def _parts(address: str) -> tuple[str, int]:
@@ -67,7 +70,7 @@ def _parts(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _as_client(settings: KafkaSettings, address: str) -> tuple[Trouble, str, tuple[str, ...]]:
+def _as_client(settings: KafkaSettings, address: str) -> BrokerAnswer:
     errors: list[KafkaError] = []
     properties = admin_properties(settings) | {"bootstrap.servers": address}
     admin = new_client(AdminClient, settings, {**properties, "error_cb": errors.append})
@@ -77,14 +80,17 @@ def _as_client(settings: KafkaSettings, address: str) -> tuple[Trouble, str, tup
         except KafkaException:
             admin.poll(0)
             for error in errors:
-                if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - the client's public constants
-                    return "credentials", _words(error), ()
-                if error.code() == KafkaError._SSL:  # noqa: SLF001
-                    return "tls", _words(error), ()
+                if is_refusal(error, is_running=False):
+                    is_tls = error.code() != KafkaError._AUTHENTICATION  # noqa: SLF001 - the client's public constant
+                    said, _, cure = str(refused(settings, error)).rpartition("; ")
+                    return BrokerAnswer(
+                        address=address, trouble="tls" if is_tls else "credentials", said=said, cure=cure
+                    )
         else:
-            return "", "", tuple(sorted(f"{broker.host}:{broker.port}" for broker in found.brokers.values()))
+            advertised = sorted(f"{broker.host}:{broker.port}" for broker in found.brokers.values())
+            return BrokerAnswer(address=address, advertised=tuple(advertised))
     words = [_words(error) for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]  # noqa: SLF001
-    return "silent", words[0] if words else "", ()
+    return BrokerAnswer(address=address, trouble="silent", said=words[0] if words else "")
 
 
 def _words(error: KafkaError) -> str:

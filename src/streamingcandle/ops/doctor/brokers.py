@@ -12,15 +12,11 @@ _CURES = {
     "name": "correct the name in STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS, or make this host resolve it",
     "closed": "start the broker, correct the address, or open the firewall between",
     "silent": "see that it is a broker's port and STREAMINGCANDLE_KAFKA_SECURITY_PROTOCOL that listener's",
-    "tls": "set STREAMINGCANDLE_KAFKA_SSL_CA_LOCATION to the CA of the brokers' certificates, or correct those",
-    "credentials": "correct STREAMINGCANDLE_KAFKA_SASL_USERNAME, _SASL_PASSWORD and _SASL_MECHANISM",
 }
 _WORDS = {
     "name": "cannot be resolved",
     "closed": "cannot be reached",
     "silent": "something listens, but does not answer as a broker does",
-    "tls": "TLS fails",
-    "credentials": "refuses us",
 }
 _ADVERTISED = "the cluster sends clients there: correct that broker's advertised.listeners, or make it reachable"
 
@@ -44,10 +40,14 @@ def _broker(answer: BrokerAnswer, *, is_advertised: bool) -> Finding:
     where = f"{answer.address}{whose}"
     if not answer.trouble:
         return ok("broker", f"{where} answers")
-    check = {"tls": "tls", "credentials": "sasl"}.get(answer.trouble, "broker")
+    if answer.cure:
+        return fault("tls" if answer.trouble == "tls" else "sasl", answer.said, answer.cure)
     said = f": {answer.said}" if answer.said else ""
-    cure = _ADVERTISED if is_advertised and check == "broker" else _CURES[answer.trouble]
-    return fault(check, f"{where} {_WORDS[answer.trouble]}{said}", cure)
+    return fault(
+        "broker",
+        f"{where} {_WORDS[answer.trouble]}{said}",
+        _ADVERTISED if is_advertised else _CURES[answer.trouble],
+    )
 
 
 def _certificates(answers: Sequence[BrokerAnswer], now_ms: int) -> list[Finding]:
