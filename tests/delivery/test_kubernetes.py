@@ -97,6 +97,7 @@ def test_settings_are_known_and_point_into_the_pod(objects: dict[str, Any], cont
     for name, text in given.items():
         if name.endswith("_FILE"):
             (tmp_path / Path(text).name).write_text("x" * 8)
+            (tmp_path / Path(text).name).chmod(0o440)  # as the manifest has it mounted
             given[name] = str(tmp_path / Path(text).name)
     (tmp_path / "ca.crt").touch()
     settings = load_settings({}, given)

@@ -19,6 +19,7 @@ SHIPS = {
     "BSD-3-Clause",
     "ISC",
     "MIT",
+    "MIT-0",
     "PSF-2.0",
     "Unicode-3.0",
     "Unlicense",
