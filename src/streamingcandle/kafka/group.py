@@ -60,5 +60,5 @@ def set_offsets(settings: KafkaSettings, clock: Clock, offsets: Mapping[int, Com
 def _in_use(settings: KafkaSettings, who: str) -> OwnedError:
     return OwnedError(
         f"group {settings.group} at {settings.bootstrap_servers}: in use ({who}); stop the service everywhere; "
-        "a killed process counts until its session timeout is over"
+        "who has ended is a member until its session timeout is over, 30 s by default"
     )

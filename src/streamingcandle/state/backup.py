@@ -128,7 +128,7 @@ class Writing:
         self._file.flush()
         os.fsync(self._file.fileno())
         size_bytes = self._file.tell()
-        self.scratch.unlink()  # while the lock still says that it is ours
+        _remove(self.scratch)  # while the lock still says that it is ours
         _part_of(self._path).replace(self._path)
         self.is_done = True
         folder = os.open(self._path.parent, os.O_RDONLY)
@@ -152,7 +152,7 @@ def writing(path: Path) -> Iterator[Writing]:
         _check_name(path)
         with os.fdopen(_taken(part), "wb") as file:
             try:
-                scratch.unlink(missing_ok=True)
+                _remove(scratch)
                 os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE))
                 backup = Writing(path, file)
                 yield backup
@@ -160,7 +160,7 @@ def writing(path: Path) -> Iterator[Writing]:
                 # Once renamed, what has these names is the next backup's.
                 if backup is None or not backup.is_done:
                     with suppress(OSError):
-                        scratch.unlink(missing_ok=True)
+                        _remove(scratch)
                         part.unlink(missing_ok=True)
     except OSError as error:
         cure = "free some space there, or" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "as the service's user,"
@@ -197,6 +197,12 @@ def _taken(part: Path) -> int:
             os.close(found)
             raise
         os.close(found)
+
+
+def _remove(scratch: Path) -> None:
+    """With the journal that SQLite leaves beside a copy that failed: it would be played into the next one."""
+    for path in (scratch, scratch.with_name(f"{scratch.name}-journal")):
+        path.unlink(missing_ok=True)
 
 
 def _part_of(path: Path) -> Path:
@@ -260,7 +266,7 @@ def _read_parts(tar: tarfile.TarFile, where: str, log_into: Path | None) -> tupl
     manifest = Manifest.decode(told, where)
     contents: dict[str, bytes] = {}
     has_log = False
-    for entry in tar:
+    while (entry := tar.next()) is not None:
         part = manifest.parts.get(entry.name)
         if part is None or entry.size != part.size_bytes:
             raise _damaged(where, f"{entry.name} is not what the manifest says")
