@@ -265,21 +265,24 @@ def main() -> int:
     """Exit code. Arguments: which drills, all without."""
     wanted = sys.argv[1:] or list(DRILLS)
     failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        with Broker(Path(folder, "first")) as first, Broker(Path(folder, "second")) as second:
-            print(f"{'drill':24}{'lost':52}{'s':>6}  candles")
-            for title in wanted:
-                name = title.replace(" ", "-").replace(",", "")
-                place = Path(folder, name)
-                place.mkdir()
-                drill = Drill(place, first, second, name)
-                try:
-                    lost = DRILLS[title](drill)
-                except Exception:  # noqa: BLE001 - the others are to be seen as well
-                    failed.append(title)
-                    print(f"{title:24}{'?':52}{drill.took_s:6.1f}  FAILED\n{traceback.format_exc()}", flush=True)
-                else:
-                    print(f"{title:24}{lost:52}{drill.took_s:6.1f}  as the reference", flush=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Broker(Path(folder, "first")) as first,
+        Broker(Path(folder, "second")) as second,
+    ):
+        print(f"{'drill':24}{'lost':52}{'s':>6}  candles")
+        for title in wanted:
+            name = title.replace(" ", "-").replace(",", "")
+            place = Path(folder, name)
+            place.mkdir()
+            drill = Drill(place, first, second, name)
+            try:
+                lost = DRILLS[title](drill)
+            except Exception:  # noqa: BLE001 - the others are to be seen as well
+                failed.append(title)
+                print(f"{title:24}{'?':52}{drill.took_s:6.1f}  FAILED\n{traceback.format_exc()}", flush=True)
+            else:
+                print(f"{title:24}{lost:52}{drill.took_s:6.1f}  as the reference", flush=True)
     return min(1, len(failed))
 
 

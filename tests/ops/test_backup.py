@@ -19,8 +19,15 @@ import zstandard
 from disk import mounted
 from disturbance import await_that
 from program import PROGRAM, STEP_TIMEOUT_S, environment, run, run_well
+from streamingcandle.candles.commit import Commit
+from streamingcandle.clock import SystemClock
+from streamingcandle.embedded.store import EmbeddedStore
+from streamingcandle.embedded.tail import EmbeddedTail
 from streamingcandle.errors import CheckError, SettingsError, StreamingCandleError
-from streamingcandle.state.backup import FORMAT, MANIFEST, MANIFEST_SUM, Manifest, read_backup
+from streamingcandle.interfaces import Committed
+from streamingcandle.ops.backup import plan
+from streamingcandle.state.backup import FORMAT, MANIFEST, MANIFEST_SUM, Manifest, Offset, read_backup
+from streamingcandle.state.snapshot import Snapshot
 
 TICKS = ("simulate", "--ticks", "600", "--rate", "20", "--date", "2026-01-02", "--speed", "0")
 MARK = "planted-" + "x" * 8
@@ -153,6 +160,104 @@ def test_beside_a_running_service(backup: Path, host: Host) -> None:
         finally:
             process.send_signal(signal.SIGKILL)
     read_backup(host.folder / "b.backup", log_into=None)
+
+
+# ---- where offsets and snapshots may go back: what `plan` makes of a log
+
+
+def _mirror(path: Path, source: Host, *, count: int = 600, partitions: int = 1, changed: int = -1) -> EmbeddedTail:
+    """A tick topic of another id with so many of the same records, one of them `changed`."""
+    with closing(sqlite3.connect(source.log)) as store:
+        rows = store.execute(
+            "SELECT key, value, timestamp_ms FROM records WHERE topic = 't-ticks' ORDER BY offset LIMIT ?", [count]
+        ).fetchall()
+    there = EmbeddedStore(path)
+    there.ensure_topic("t-ticks", partitions)
+    there.append("t-ticks", [(k, v + b" " * (n == changed), at, ()) for n, (k, v, at) in enumerate(rows)])
+    return EmbeddedTail(there, group="t-app", topic="t-ticks", clock=SystemClock())
+
+
+def _commit(path: Path, offset: int, metadata: str) -> None:
+    store = EmbeddedStore(path)
+    with store.transaction():
+        store.commit_offset("t-app", "t-ticks", 0, offset=offset, metadata=metadata)
+    store.close()
+
+
+def test_a_mirror_with_the_same_ticks_takes_both(source: Host, backup: Path, tmp_path: Path) -> None:
+    manifest, contents = read_backup(backup, log_into=None)
+    log = _mirror(tmp_path / "log", source)
+    found = plan(manifest, contents, log, is_replacing=False, has_candles=True)
+    commit = Commit.decode(found.offsets[0].metadata)
+    assert commit is not None
+    assert commit.fingerprint is not None
+    assert Snapshot.decode(found.snapshots[0]).fingerprint.topic_id == commit.fingerprint.topic_id == log.topic_id()
+    assert log.topic_id() != manifest.topic_id
+    # The same commit but for the topic's id.
+    former = manifest.offsets[0].metadata.replace(manifest.topic_id, log.topic_id())
+    assert found.offsets[0] == Committed(600, former)
+
+
+@pytest.mark.parametrize(
+    ("log", "has_candles", "reason"),
+    [({"count": 0}, True, "empty"), ({"count": 0, "partitions": 2}, True, "empty"), ({}, False, "no candle topic")],
+)
+def test_where_the_service_begins_anew(
+    source: Host, backup: Path, tmp_path: Path, log: dict[str, int], *, has_candles: bool, reason: str
+) -> None:
+    there = _mirror(tmp_path / "log", source, **log)
+    found = plan(*read_backup(backup, log_into=None), there, is_replacing=False, has_candles=has_candles)
+    assert (found.offsets, found.snapshots) == ({}, {})
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("is_replacing", [False, True])
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ({"changed": 599}, "the record at 599 is not the one that the backup was made behind"),
+        ({"count": 599}, "ends at 599 here, before the backup's offset 600; let the mirror come up to it"),
+        ({"partitions": 2}, "2 partitions here, 1 in the backup"),
+    ],
+)
+def test_another_log_is_refused(
+    source: Host, backup: Path, tmp_path: Path, log: dict[str, int], said: str, *, is_replacing: bool
+) -> None:
+    there = _mirror(tmp_path / "log", source, **log)
+    with pytest.raises(CheckError, match=said):
+        plan(*read_backup(backup, log_into=None), there, is_replacing=is_replacing, has_candles=True)
+
+
+def test_what_the_group_has_stays_unless_asked(source: Host, backup: Path, tmp_path: Path) -> None:
+    manifest, contents = read_backup(backup, log_into=None)
+    path = tmp_path / "log"
+    log = _mirror(path, source)
+    first = plan(manifest, contents, log, is_replacing=False, has_candles=True)
+    # On the very topic the backup is of: as old as the backup, newer, older.
+    same = msgspec.structs.replace(
+        manifest, topic_id=log.topic_id(), offsets={0: Offset(600, first.offsets[0].metadata)}
+    )
+    for offset, reason in ((600, "are the backup's"), (601, "are newer than the backup's, and stay")):
+        _commit(path, offset, first.offsets[0].metadata)
+        found = plan(same, contents, log, is_replacing=False, has_candles=True)
+        assert (found.offsets, list(found.snapshots)) == ({}, [0])
+        assert reason in found.reason
+    back = plan(same, contents, log, is_replacing=True, has_candles=True)
+    assert (back.offsets[0].offset, "goes back by 1 ticks" in back.reason) == (600, True)
+    _commit(path, 599, first.offsets[0].metadata)
+    with pytest.raises(CheckError, match="has committed other offsets here; --replace"):
+        plan(same, contents, log, is_replacing=False, has_candles=True)
+    # On a mirror even newer ones are not known to be of these ticks.
+    _commit(path, 601, "another program's")
+    with pytest.raises(CheckError, match="has committed other offsets here; --replace"):
+        plan(manifest, contents, log, is_replacing=False, has_candles=True)
+
+
+def test_a_commit_of_an_earlier_topic_is_not_made_one_of_this(source: Host, backup: Path, tmp_path: Path) -> None:
+    manifest, contents = read_backup(backup, log_into=None)
+    stale = msgspec.structs.replace(manifest, topic_id="the one after it")
+    found = plan(stale, contents, _mirror(tmp_path / "log", source), is_replacing=False, has_candles=True)
+    assert found.offsets[0].metadata == manifest.offsets[0].metadata
 
 
 # ---- the file
