@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -160,6 +161,23 @@ def test_beside_a_running_service(backup: Path, host: Host) -> None:
         finally:
             process.send_signal(signal.SIGKILL)
     read_backup(host.folder / "b.backup", log_into=None)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_what_the_page_tells_to_type(backup: Path, host: Host, number: int) -> None:
+    """Each block of docs/disaster-recovery.md: where it restores, on a new host, else on one that has run."""
+    page = (Path(__file__).parents[2] / "docs" / "disaster-recovery.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 5
+    block = re.sub("^streamingcandle ", f'"{PROGRAM}" ', blocks[number], flags=re.MULTILINE)
+    if "state restore" in block:
+        (host.folder / "candles.backup").write_bytes(backup.read_bytes())
+    else:
+        run_well(host.variables, *TICKS)
+    done = subprocess.run(
+        ["bash", "-euc", block], cwd=host.folder, env=host.variables, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, (block, done.stderr.decode())
 
 
 # ---- where offsets and snapshots may go back: what `plan` makes of a log

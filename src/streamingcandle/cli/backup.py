@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,9 +20,10 @@ from streamingcandle.errors import CheckError, OutsideError, OwnedError, Setting
 from streamingcandle.kafka.group import check_idle, set_offsets
 from streamingcandle.kafka.tail import ends_of
 from streamingcandle.kafka.topics import partition_counts
+from streamingcandle.masking import masked
 from streamingcandle.ops import backup as ops
 from streamingcandle.ops import state
-from streamingcandle.settings import PREFIX, Settings, masked
+from streamingcandle.settings import PREFIX, Settings
 from streamingcandle.state import backup as files
 from streamingcandle.state.directory import take
 from streamingcandle.state.files import PART_SUFFIX, snapshot_path, write_whole
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 OWN_PLACES = frozenset({"state_dir", "data_dir", "log_format", "sessions"})
 """A new host has its own: no difference to tell of."""
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 Tell = Callable[[str, str], None]
 
@@ -118,7 +117,7 @@ def _settings_parts(world: World, taken: ops.Taken) -> tuple[files.Manifest, dic
 
 
 def _is_secret(name: str, text: str) -> bool:
-    return masked(name, text) != text or _CREDENTIALS.search(text) is not None
+    return masked(name, text) != text
 
 
 def _log_of(settings: Settings) -> str:
