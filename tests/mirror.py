@@ -32,7 +32,7 @@ def mirror_candles(source: Deployment, target: Deployment) -> None:
             message.value(),
             message.key(),
             message.partition() or 0,
-            headers=message.headers() or [],  # type: ignore[arg-type]
+            headers=message.headers() or [],
         )
     assert producer.flush(LIMIT_S) == 0
 
