@@ -12,7 +12,7 @@ from disturbance import Deployment, await_that, market
 from mirror import mirror_candles, mirror_ticks, once_idle
 from program import run, run_well
 
-TICKS = market(3_000, instruments=20)
+TICKS = market(1_800, instruments=20)
 OFTEN = {"STREAMINGCANDLE_SNAPSHOT_INTERVAL": "200ms", "STREAMINGCANDLE_COMMIT_INTERVAL": "100ms"}
 OFTEN |= {"STREAMINGCANDLE_KAFKA_SESSION_TIMEOUT_MS": "2000"}
 
@@ -42,7 +42,7 @@ def test_to_a_new_host(broker: Broker, topic_prefix: str, tmp_path: Path) -> Non
     backup = tmp_path / "a.backup"
     with Deployment(broker, topic_prefix, tmp_path, settings=OFTEN) as deployment:
         service = deployment.start()
-        with deployment.feeding(TICKS[:1_500], rate_per_s=1_000):
+        with deployment.feeding(TICKS[:900], rate_per_s=1_000):
             deployment.await_committed(500)
             folder = tmp_path / "state" / f"{topic_prefix}-app" / "instance-0"
             await_that(lambda: len({path.name[:-2] for path in folder.glob("snapshot-?-?")}) == 3, "snapshots of all")
@@ -52,7 +52,7 @@ def test_to_a_new_host(broker: Broker, topic_prefix: str, tmp_path: Path) -> Non
         assert told["snapshots"] == [0, 1, 2]
         done = run(deployment.variables, "state", "restore", str(backup))
         assert (done.returncode, done.stderr.count(b"\n")) == (4, 1), done.stderr
-        deployment.feed(TICKS[1_500:2_000])
+        deployment.feed(TICKS[900:1_200])
         deployment.await_committed()
         service.kill()
         shutil.rmtree(tmp_path / "state")
@@ -62,7 +62,7 @@ def test_to_a_new_host(broker: Broker, topic_prefix: str, tmp_path: Path) -> Non
             "the group's are newer than the backup's, and stay",
             "of partitions 0, 1, 2",
         )
-        deployment.feed(TICKS[2_000:])
+        deployment.feed(TICKS[1_200:])
         service = deployment.start()
         service.await_line("restored", count=3)
         deployment.await_committed()
@@ -73,7 +73,7 @@ def test_to_a_new_host(broker: Broker, topic_prefix: str, tmp_path: Path) -> Non
 def test_to_a_new_cluster(broker: Broker, second: Broker, topic_prefix: str, tmp_path: Path) -> None:
     backup = tmp_path / "a.backup"
     with Deployment(broker, topic_prefix, tmp_path, settings=OFTEN) as former:
-        former.feed(TICKS[:2_000])
+        former.feed(TICKS[:1_200])
         run_well(former.variables, "run", "--until-end")
         run_well(former.variables, "state", "backup", str(backup))
         former.await_settled()
@@ -94,10 +94,9 @@ def test_to_a_new_cluster(broker: Broker, second: Broker, topic_prefix: str, tmp
             assert "there already; --replace" in refused(deployment, backup)
             assert restore(deployment, backup, "--replace")["offsets"] == "the group's are the backup's"
             shutil.rmtree(folder / "state")  # so that it is the topic's snapshots that are restored
-            deployment.feed(TICKS[2_000:])
+            deployment.feed(TICKS[1_200:])
             service = deployment.start()
             service.await_line("(snapshots topic) restored", count=3)
             deployment.await_committed()
             deployment.stop_all()
-            assert "has committed other offsets here" in refused(deployment, backup)
             deployment.check()
