@@ -11,7 +11,7 @@ START ?= 0
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate soak bench fuzz docs wheel installed sbom audit lint fix kafka systemd delivery
+.PHONY: help setup demo test simulate soak drill bench fuzz docs wheel installed sbom audit lint fix kafka systemd delivery
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -46,6 +46,9 @@ simulate: setup  ## SEEDS=n stories from START=s on; BUGS=1: how many seeds each
 
 soak: setup kafka  ## MINUTES=n of a live feed while processes are killed, then the comparison with the reference
 	PYTHONPATH=tests $(BIN)/python tests/soak.py $(MINUTES)
+
+drill: setup kafka  ## each disaster of docs/disaster-recovery.md on a real broker; ONLY="lost host" for one
+	PYTHONPATH=tests $(BIN)/python tests/drill.py $(if $(ONLY),"$(ONLY)")
 
 bench: setup kafka  ## how fast, how late, how large: the table of BENCHMARKS.md; ONLY="kernel job close restore"
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks $(ONLY)

@@ -25,7 +25,8 @@ class Disk:
 
     def __init__(self, holder: int, folder: Path) -> None:
         """`holder`: the process that holds it, mounted on `folder` in there."""
-        self._inside = ["nsenter", f"--target={holder}", "--user", "--mount", "--preserve-credentials"]
+        self.inside = ["nsenter", f"--target={holder}", "--user", "--mount", "--preserve-credentials"]
+        """Before a command: it finds the disk at `folder`. SQLite resolves links, and so leaves `path`."""
         self._folder = folder
         self.path = Path(f"/proc/{holder}/root", *folder.parts[1:])
         """Its root, for every process of this user."""
@@ -65,7 +66,7 @@ class Disk:
             self._run("umount", "--lazy", self._folder)
 
     def _run(self, *command: str | Path) -> None:
-        subprocess.run([*self._inside, *command], check=True, timeout=LIMIT_S)
+        subprocess.run([*self.inside, *command], check=True, timeout=LIMIT_S)
 
 
 @contextmanager

@@ -179,7 +179,7 @@ class Deployment:
         self.letter_topic = f"{prefix}-app-dead-letters"
         self._published = [*self.candle_topics, self.letter_topic]
         self.sent = 0
-        self._garbage = 0
+        self.garbage = 0
         self._undelivered: list[KafkaError] = []
         self._services: list[Service] = []
         self._producer = self._new_producer()
@@ -251,6 +251,17 @@ class Deployment:
         self._ends([self.tick_topic], IsolationLevel.READ_UNCOMMITTED)  # answered when each has its leader
         self._producer = self._new_producer()  # the one before may not look for minutes
 
+    def begin_anew(self, *topics: str) -> None:
+        """Delete topics, the tick topic among them or not, and make them again, empty."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        for future in admin.delete_topics(list(topics)).values():
+            future.result(LIMIT_S)
+        await_that(lambda: not set(topics) & set(admin.list_topics(timeout=LIMIT_S).topics), "the topics gone")
+        run_well(self.variables, "topics", "ensure", "--partitions", str(self.partitions))
+        if self.tick_topic in topics:
+            self.sent = self.garbage = 0
+            self._producer = self._new_producer()  # the one before goes on counting where the broker begins
+
     def feed(self, feed: Sequence[MarketTick], *, partition: int | None = None) -> None:
         """Append, by key if not all to one partition; there when it returns."""
         for tick in feed:
@@ -286,7 +297,7 @@ class Deployment:
             self.tick_topic, tick.value, tick.key, place, timestamp=tick.at_ms, on_delivery=self._delivered
         )
         self.sent += 1
-        self._garbage += tick.value.startswith(b"garbage")
+        self.garbage += tick.value.startswith(b"garbage")
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
@@ -376,7 +387,7 @@ class Deployment:
         assert [(found.get(key), wanted.get(key)) for key in differences(found, wanted)] == []
         letters = Counter(map(_source_of, read_topic(self.bootstrap, self.letter_topic)))
         assert set(letters.values()) <= {1}
-        assert len(letters) == self._garbage, sorted(letters)
+        assert len(letters) == self.garbage, sorted(letters)
 
 
 def _source_of(letter: Message) -> tuple[object, ...]:

@@ -18,5 +18,7 @@ def test_commands(tmp_path: Path) -> None:
         if "--workers" in block:
             continue
         script = re.sub("^streamingcandle ", f'"{PROGRAM}" ', block, flags=re.MULTILINE)
-        done = subprocess.run(["bash", "-euc", script], env=variables, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            ["bash", "-euc", script], cwd=tmp_path, env=variables, capture_output=True, timeout=60, check=False
+        )
         assert done.returncode == 0, (block, done.stderr.decode())

@@ -12,6 +12,7 @@ from streamingcandle.settings import load_settings
 DOCS = PAGE.parent
 RUN_BY = {
     "deployment.md": "deploy/test_deploy.py",
+    "disaster-recovery.md": "ops/test_backup.py",
     "README.md": "kafka/test_readme.py",
     "getting-started.md": "kafka/test_readme.py",  # its first block: tests/wheel.py
     "operations.md": "ops/test_operations.py",

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from streamingcandle.cli.backup import backup_command, restore_command
 from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.world import World
 from streamingcandle.errors import CheckError
@@ -150,4 +151,6 @@ def verify_command(world: World, *, is_json: bool) -> None:
         )
 
 
+state_group.add_command(backup_command)
+state_group.add_command(restore_command)
 COMMANDS = (state_group,)

@@ -115,9 +115,12 @@ class World:
         """Where the states of `log` are kept, the nearest first."""
         stores: list[Snapshots] = [] if instance.path is None else [FileSnapshots(instance.path)]
         if self.settings.bootstrap_servers is not None:
-            count = len(log.partitions())
-            stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=self.snapshots_topic, partitions=count))
+            stores.append(self.kafka_snapshots(len(log.partitions())))
         return stores
+
+    def kafka_snapshots(self, partitions: int) -> KafkaSnapshots:
+        """Those of the topic; `partitions`: of the tick topic."""
+        return KafkaSnapshots(self.kafka(), self.clock, topic=self.snapshots_topic, partitions=partitions)
 
     def open_tail(self, is_stopping: Callable[[], bool]) -> Tail:
         """The log to look at from beside the group. MissingTopicError where there is none."""
@@ -140,7 +143,7 @@ class World:
         topic = self.snapshots_topic
         # The store would make a topic that is missing.
         if self.settings.bootstrap_servers is not None and (count := partition_counts(self.kafka()).get(topic)):
-            stores.append(KafkaSnapshots(self.kafka(), self.clock, topic=topic, partitions=count))
+            stores.append(self.kafka_snapshots(count))
         return stores
 
     def timeframe(self, text: str) -> int:

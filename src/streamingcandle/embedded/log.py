@@ -28,7 +28,7 @@ class EmbeddedLog(EmbeddedReader):
         OwnedError while another process has the group; MissingTopicError for a missing topic: the store stays open.
         """
         super().__init__(store, group=group, topic=topic, clock=clock)
-        self._lock = _claim(store.path.with_name(f"{quote(group, safe='')}.lock"), group)
+        self._lock = claim_group(store.path, group)
 
     def commit(self, transaction: Transaction) -> None:
         """See `interfaces.Publisher`. Topics that are missing get as many partitions as the tick topic has.
@@ -76,8 +76,9 @@ class EmbeddedLog(EmbeddedReader):
         self._lock.close()
 
 
-def _claim(path: Path, group: str) -> TextIO:
+def claim_group(store_path: Path, group: str) -> TextIO:
     """Hold the group's lock for the life of the file object. OwnedError names who holds it now."""
+    path = store_path.with_name(f"{quote(group, safe='')}.lock")
     try:
         lock = path.open("a+", encoding="utf-8")
     except OSError as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -112,15 +113,15 @@ class EmbeddedStore:
                     self.connection.execute(statement)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Say what SQLite says of the world as OutsideError: what, where, what to do."""
+    def _telling(self, path: Path | None = None) -> Iterator[None]:
+        """Say what SQLite says of the world as OutsideError: what, where (by default our file), what to do."""
         try:
             yield
         except sqlite3.Error as error:
             cure = _CURES.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF)
             if cure is None:
                 raise
-            raise OutsideError(f"embedded log {self.path}: {error}; {cure}") from error
+            raise OutsideError(f"embedded log {path or self.path}: {error}; {cure}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -251,6 +252,23 @@ class EmbeddedStore:
             "SELECT partition, offset, metadata FROM offsets WHERE member_group = ? AND topic = ?", group, topic
         )
         return {partition: (offset, metadata) for partition, offset, metadata in rows}
+
+    def is_blank(self) -> bool:
+        """Whether nothing was ever appended or committed here."""
+        return not self._one("SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM offsets)")
+
+    def copy_to(self, path: Path) -> None:
+        """Copy everything as it is at one moment into an empty file; who writes meanwhile does not wait.
+
+        OutsideError where the disk there does not take it.
+        """
+        with self._telling(path):
+            self.connection.execute("VACUUM INTO ?", (str(path),))
+
+    def copy_from(self, path: Path) -> None:
+        """Become what `copy_to` wrote, in one transaction: all of it or, whatever happens, nothing."""
+        with self._telling(), closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as source:
+            source.backup(self.connection)
 
     def change_mark(self) -> int:
         """Another number after another connection wrote."""

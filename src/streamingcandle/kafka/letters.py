@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streamingcandle.errors import OutsideError, OwnedError
@@ -19,7 +18,7 @@ from streamingcandle.kafka.client import (
 from streamingcandle.kafka.feed import read_to_end
 from streamingcandle.kafka.reader import origin_of
 from streamingcandle.kafka.refusals import NO_RIGHT
-from streamingcandle.kafka.tail import KafkaTail
+from streamingcandle.kafka.tail import ends_of
 from streamingcandle.letters import Place, Retry, mark_of
 
 ASK_TIMEOUT_S = 15.0
@@ -49,11 +48,7 @@ class KafkaLetters:
 
     def ends(self) -> dict[int, int]:
         """See `letters.Letters`; high watermarks: a mark may lie behind another process's open transaction."""
-        reader = KafkaTail(msgspec.structs.replace(self._settings, tick_topic=self._topic), self._clock)
-        try:
-            return dict(reader.ends(reader.partitions()))
-        finally:
-            reader.close()
+        return ends_of(self._settings, self._clock, self._topic)
 
     def read(self, ends: dict[int, int]) -> Iterator[tuple[Place, Origin]]:
         """See `letters.Letters`."""

@@ -70,3 +70,12 @@ class KafkaTail(KafkaReader):
     def close(self) -> None:
         """See `interfaces.Publisher`."""
         self._close_clients()
+
+
+def ends_of(settings: KafkaSettings, clock: Clock, topic: str) -> dict[int, int]:
+    """The offset after the last record of each partition of any topic. OutsideError, MissingTopicError."""
+    reader = KafkaTail(msgspec.structs.replace(settings, tick_topic=topic), clock)
+    try:
+        return dict(reader.ends(reader.partitions()))
+    finally:
+        reader.close()
