@@ -17,12 +17,15 @@ from urllib.parse import quote
 STARS = "********"
 VALUE_CHARACTERS_MIN = 4
 """A shorter one is not looked for as such: it would be found in half of all words."""
-_NAME = re.compile(r"password|secret|key[._]pem|sasl[._]jaas|sasl[._]oauthbearer[._]config|token", re.IGNORECASE)
+_NAME = re.compile(
+    r"password|passphrase|secret|key[._]pem|sasl[._]jaas|sasl[._]oauthbearer[._]config|token", re.IGNORECASE
+)
 # One slash is what is left of two where a URL was taken for a path.
-_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://?)[^\s/?#'\"@]*:([^\s/?#'\"]*)@", re.IGNORECASE)
+# An unescaped slash or question mark in a password is what a driver complains of: all up to the last @ is it.
+_URL = re.compile(r"(\b[a-z][a-z0-9+._-]*://?)[^\s/?#'\"@:]*:(?!\d{1,5}[/?#])([^\s'\"]*)@", re.IGNORECASE)
 _KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
 _SAID = re.compile(
-    r"((?:password|passwd|secret)\\*[\"']?\s*=\s*|(?:password|passwd|secret)\\*[\"']\s*:\s*)"
+    r"((?:password|passwd|passphrase|secret)\\*[\"']?\s*=\s*|(?:password|passwd|passphrase|secret)\\*[\"']\s*:\s*)"
     r"(\\*[\"'])?(?(2)[^\"'\\]+|[^\s\"'\\;,&]+)",
     re.IGNORECASE,
 )
@@ -39,7 +42,8 @@ def hide(value: str) -> None:
     """From now on this value is stars, also escaped as in Python, JSON or a URL; each line of one with many."""
     for part in {value, *value.splitlines()}:
         if len(part.strip()) >= VALUE_CHARACTERS_MIN and not part.startswith("-----"):
-            _hidden.update({part.strip(), repr(part)[1:-1], json.dumps(part)[1:-1], quote(part, safe="")})
+            shown = repr(part)[1:-1]
+            _hidden.update({part.strip(), shown, json.dumps(part)[1:-1], json.dumps(shown)[1:-1], quote(part, safe="")})
 
 
 def hide_within(text: str) -> None:

@@ -67,9 +67,11 @@ class Path:
         settings: PathSettings,
         snapshots: Sequence[Snapshots],
         tell_restore: Callable[[int], None] | None = None,
+        tell_turn: Callable[["Path"], None] = lambda _: None,
     ) -> None:
         """Nothing is assigned yet."""
         self._tell_restore = tell_restore
+        self._tell_turn = tell_turn
         self.log = log
         self.clock = clock
         self.rules = rules
@@ -97,6 +99,7 @@ class Path:
             if committed[number] is None:
                 self._placement.check_count(number, len(everybody), committed)
             taken[number] = self._restorer.take_over(number, committed[number])
+            self._tell_turn(self)  # of many partitions, far from their broker, it takes longer than a watchdog waits
         self.partitions |= taken
         self._tell_progress(self.clock.monotonic_ms())
         return {number: self.partitions[number].position for number in partitions}
@@ -381,10 +384,10 @@ def run(
     """Make candles until told to stop, or with `is_until_end` until all that is there now is committed.
 
     `tell_restore` is told how many offsets are left to restore; without it the log is, every second.
-    `tell_turn` is told of every turn of the loop, whatever it brought.
+    `tell_turn` is told of every turn of the loop, whatever it brought, and of every partition taken over.
     Raises OutsideError, OwnedError, SettingsError; at a stop what is due is committed first.
     """
-    path = Path(log, clock, rules, settings, snapshots, tell_restore)
+    path = Path(log, clock, rules, settings, snapshots, tell_restore, tell_turn)
     goal = dict(log.ends(log.partitions())) if settings.is_until_end else None
     away: BrokerAwayError | None = None
     while not is_stopping():

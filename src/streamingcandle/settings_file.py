@@ -43,6 +43,9 @@ def _section(path: str, data: object, keys: Collection[str]) -> dict[str, str]:
         raise SettingsError(f"settings file {path}: profile = {data!r} is no table; write [profile.NAME] over its keys")
     for name in data:
         if name not in keys:
+            if isinstance(data[name], dict):
+                where = f"settings file {path}: unknown key {name!r}"
+                raise SettingsError(f"{where}; client properties like bootstrap.servers stand below [kafka]")
             close = get_close_matches(name, keys, n=1, cutoff=0.0)[0]
             raise SettingsError(f"settings file {path}: unknown key {name!r}; nearest: {close}")
     return {name: _text(value) for name, value in data.items()}

@@ -46,7 +46,9 @@ def _text(what: str, path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise SettingsError(f"{what}: {path}: {error.strerror}; make it readable for this user") from error
+        # The value itself in the place of its file's name is a slip that would put it into a log.
+        shown = path if "/" in str(path) else "what it names"
+        raise SettingsError(f"{what}: {shown}: {error.strerror}; name a file that this user may read") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{what}: {path}: no UTF-8 text; give a file that holds the value alone") from error
     if not text:

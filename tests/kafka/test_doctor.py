@@ -228,7 +228,7 @@ def test_a_broker_of_the_list_is_away(ward: Ward) -> None:
     ward.ensure()
     ward.variables |= ward.at(f"{ward.guarded.bootstrap},127.0.0.1:1")
     found = ward.examine()
-    _only(found, "broker", "127.0.0.1:1 cannot be reached")
+    _only(found, "broker", "127.0.0.1:1 cannot be reached", state="warning")
     assert "topics" in dict(_of(found, "ok"))
 
 
@@ -308,7 +308,9 @@ def test_no_right_at_all(ward: Ward) -> None:
     ward.ensure()
     ward.secured()
     said = [what for _, what in _of(ward.examine(), "fault")]
-    assert len([line for line in said if "Topic authorization failed" in line]) == 6, said
+    assert len([line for line in said if "Topic authorization failed" in line]) == 5, (
+        said
+    )  # of the snapshots topic it is a warning
     assert any("transactional ids" in line for line in said), said
 
 

@@ -109,14 +109,14 @@ def test_a_restore_tells_how_much_is_left_and_is_ready_after_it(filled: Path) ->
             return bool(seen) and seen[-1].is_ready
 
         pipeline.run(log, clock, settings.rules(), settings.path(), is_over, (), None, turned)
-    assert str(seen[0]) == "starting"
-    left = [progress.restoring for progress in seen[1:]]
+    assert [str(progress) for progress in seen[:2]] == ["starting"] * 2  # the first turn, and a partition taken over
+    left = [progress.restoring for progress in seen[2:]]
     assert left == sorted(left, reverse=True)
     assert left[-1] == 0 < left[0] < TICKS
-    assert str(seen[1]) == f"1 partitions, restoring, {left[0]} records to go"
+    assert str(seen[2]) == f"1 partitions, restoring, {left[0]} records to go"
     assert [progress.is_ready for progress in seen] == [False] * (len(seen) - 1) + [True]
     assert seen[-1].lag == 0
-    assert seen[1].lag == left[0]
+    assert seen[2].lag == left[0]
 
 
 def test_what_cannot_be_told_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

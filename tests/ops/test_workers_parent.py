@@ -22,7 +22,13 @@ WORKER = """
 import os, signal, socket, sys, time
 folder, script, _, number, descriptor = sys.argv[1:]
 script, link = script.split(), socket.socket(fileno=int(descriptor))
-life = len(os.listdir(folder))
+life = 0
+while True:  # two may begin at once
+    try:
+        os.mkdir(f"{folder}-{life}")
+        break
+    except FileExistsError:
+        life += 1
 open(f"{folder}/{life}-{number}", "w").close()
 for word in script[min(life, len(script) - 1)].split("+"):
     if word == "ready":

@@ -36,6 +36,8 @@ fail()
     [
         ("at mongodb://app:x@y:27017/db, again", f"at mongodb://{STARS}@y:27017/db, again"),
         ("mongodb+srv://a:b:c@d", f"mongodb+srv://{STARS}@d"),
+        ("mongodb+srv://a:b/c?d@e", f"mongodb+srv://{STARS}@e"),
+        ("SASL_SSL://a:b@c:1", f"SASL_SSL://{STARS}@c:1"),
         ("'mongodb:/a:b@c'", f"'mongodb:/{STARS}@c'"),
         ("http://broker:9092/a@b", "http://broker:9092/a@b"),
         ('Module required username="u" password="p q";', f'Module required username="u" password="{STARS}";'),
@@ -52,12 +54,27 @@ def test_by_form(text: str, said: str) -> None:
 def test_by_value_however_it_is_written() -> None:
     value = f'it\'s "{secrets.token_urlsafe(9)}" \\ \u20ac'
     hide(value)
-    for written in (value, repr(value), json.dumps(value), repr([value])):
+    for written in (value, repr(value), json.dumps(value), repr([value]), json.dumps(repr(value))):
         assert value[5:17] not in clean(written)
     inner = secrets.token_urlsafe(9)
     hide_within(f"mongodb://app:{inner}@host")
     assert clean(f"no file /{inner}") == f"no file /{STARS}"
     assert masked("kafka.ssl.key.password", "x") == STARS
+    assert masked("kafka.sasl.oauthbearer.assertion.private.key.passphrase", "x") == STARS
+
+
+def test_doctor_and_a_slip_tell_none(tmp_path: Path) -> None:
+    inner = secrets.token_urlsafe(9)
+    variables = environment("t", tmp_path, None)
+    for slip in (
+        {"STREAMINGCANDLE_START": f"mongodb://u:{inner}@h/x"},
+        {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": f"SASL_SSL://u:{inner}@127.0.0.1:1"},
+        {f"{VARIABLE}_FILE": inner},
+    ):
+        for arguments in (["doctor"], ["doctor", "--json"]):
+            done = run(variables | slip, *arguments)
+            assert done.returncode == 1, done
+            assert inner not in (done.stdout + done.stderr).decode()
     assert masked("grace", "1s") == "1s"
 
 

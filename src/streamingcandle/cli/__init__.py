@@ -7,11 +7,12 @@ import logging
 import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from streamingcandle.cli.options import examples
-from streamingcandle.errors import StreamingCandleError
+from streamingcandle.errors import OutsideError, StreamingCandleError
 from streamingcandle.masking import clean, clean_tracebacks
 
 logger = logging.getLogger("streamingcandle")
@@ -96,6 +97,23 @@ def _tell(error: click.ClickException) -> None:
     click.echo(clean(f"{path}: {said}; see `{path} --help`"), err=True)
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process, at once where the client library is loaded.
+
+    Its threads may be in the middle of a TLS handshake, and what OpenSSL does at a process's usual end pulls it
+    from under them (seen: a segmentation fault where a broker refused us).
+    """
+    if "confluent_kafka" not in sys.modules:
+        sys.exit(code)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"streamingcandle: what was printed is not whole: {error.strerror}", err=True)
+            code = code or OutsideError.exit_code
+    os._exit(code)
+
+
 def main() -> None:
     """Entry point: our errors are one line on stderr and their exit code."""
     clean_tracebacks()
@@ -113,5 +131,14 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         click.echo(clean(f"streamingcandle: {error}"), err=True)
-        sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        _leave(error.exit_code)
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(
+            clean(f"streamingcandle: {where}{error.strerror or error}; make room or access, --debug tells where"),
+            err=True,
+        )
+        _leave(OutsideError.exit_code)
+    _leave(code if isinstance(code, int) else 0)

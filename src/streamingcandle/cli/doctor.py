@@ -9,6 +9,7 @@ from streamingcandle.candles.session import DAY_MS, Calendar
 from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.world import World
 from streamingcandle.errors import CheckError, SettingsError
+from streamingcandle.masking import clean
 from streamingcandle.ops.doctor import check_settings, examine
 from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, not_made
 
@@ -24,7 +25,8 @@ def doctor_command(world: World, *, is_json: bool) -> None:
     Settings, brokers, TLS, SASL, topics, rights, group, state directory, disk, clock, memory, store. Takes a moment,
     20 s where somebody does not answer.
     """
-    found = diagnose(world)
+    # A setting's own text, and what others say of an address, may hold a password.
+    found = [msgspec.structs.replace(f, what=clean(f.what), do=clean(f.do)) for f in diagnose(world)]
     faults = sum(finding.state == "fault" for finding in found)
     warnings = sum(finding.state == "warning" for finding in found)
     if is_json:

@@ -35,8 +35,13 @@ class KafkaLog(KafkaReader):
         self._is_subscribed = self._is_fenced = False
         self._is_shared_out = self._is_closing = False
         self._forgiven_losses = 0
-        self.has_share = False
+        self._is_told = False
         """Whether the group has told us our partitions, be it none. (KIP-848 brokers do not tell of none.)"""
+
+    @property
+    def has_share(self) -> bool:
+        """Whether the group has told us our partitions, be it none, and each of them is taken over."""
+        return self._is_told and not self._untaken
 
     # ---- reading ----
 
@@ -129,7 +134,7 @@ class KafkaLog(KafkaReader):
         if self._is_closing:
             consumer.incremental_assign([])  # leaving: too late to begin with anything
             return
-        self.has_share = True
+        self._is_told = True
         self._untaken |= {partition.partition for partition in assigned}
         try:
             self._take_over()

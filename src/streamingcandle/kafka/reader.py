@@ -213,10 +213,8 @@ class KafkaReader:
             if topic.error is not None and topic.error.code() in NO_RIGHT:
                 raise outside(self._settings, f"topic {name}", topic.error)
             if topic.error is not None or not topic.partitions:
-                message = (
-                    f"topic {name}: {topic.error or 'no partitions'}; make it with `streamingcandle topics ensure`"
-                )
-                raise MissingTopicError(message)
+                said = "no partitions" if topic.error is None else topic.error.str()
+                raise MissingTopicError(f"topic {name}: {said}; make it with `streamingcandle topics ensure`")
             self._partitions = sorted(topic.partitions)
         return self._partitions
 

@@ -47,7 +47,8 @@ def _check_disk(deployment: Deployment, state_dir: Path) -> list[Finding]:
 
 def check_settings(*, profile: str, warnings: tuple[str, ...], is_embedded: bool) -> list[Finding]:
     """Those that could be read."""
-    found = [warning("settings", text, "correct or remove it") for text in warnings]
+    # Those of files that everybody may read end in what to type.
+    found = [warning("settings", text, "" if "; type: " in text else "correct or remove it") for text in warnings]
     if is_embedded and profile in ("staging", "production"):
         what = f"profile {profile} without brokers: ticks and candles are in a file of this host"
         found.append(warning("settings", what, "set STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS"))

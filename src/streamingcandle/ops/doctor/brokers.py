@@ -25,8 +25,12 @@ def judge_brokers(
     answers: Sequence[BrokerAnswer], bootstrap: Sequence[str], *, protocol: str, mechanism: str, now_ms: int
 ) -> list[Finding]:
     """A line a broker; one for TLS and one for SASL where they are used and went well."""
-    found = [_broker(answer, is_advertised=answer.address not in bootstrap) for answer in answers]
     taken = [answer for answer in answers if not answer.trouble]
+    listed = [answer for answer in taken if answer.address in bootstrap]
+    found = [
+        _broker(answer, is_advertised=answer.address not in bootstrap, is_one_of_many=bool(listed))
+        for answer in answers
+    ]
     troubles = {answer.trouble for answer in answers}
     if taken and protocol.endswith("SSL") and "tls" not in troubles:
         found += _certificates(taken, now_ms)
@@ -35,7 +39,8 @@ def judge_brokers(
     return found
 
 
-def _broker(answer: BrokerAnswer, *, is_advertised: bool) -> Finding:
+def _broker(answer: BrokerAnswer, *, is_advertised: bool, is_one_of_many: bool) -> Finding:
+    """A broker of the list that is away is a warning where another one of it answers: `run` goes on with that."""
     whose = " (advertised)" if is_advertised else ""
     where = f"{answer.address}{whose}"
     if not answer.trouble:
@@ -43,7 +48,8 @@ def _broker(answer: BrokerAnswer, *, is_advertised: bool) -> Finding:
     if answer.cure:
         return fault("tls" if answer.trouble == "tls" else "sasl", answer.said, answer.cure)
     said = f": {answer.said}" if answer.said else ""
-    return fault(
+    say = warning if is_one_of_many and not is_advertised else fault
+    return say(
         "broker",
         f"{where} {_WORDS[answer.trouble]}{said}",
         _ADVERTISED if is_advertised else _CURES[answer.trouble],

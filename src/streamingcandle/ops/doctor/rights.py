@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from streamingcandle.kafka.survey import GroupAnswer, TopicAnswer
-from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, ok
+from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, ok, warning
 
 
 def judge_rights(
@@ -14,7 +14,10 @@ def judge_rights(
     needed[deployment.ticks] = ("READ",)
     needed[deployment.snapshots] = ("READ", "WRITE")
     found = [
-        fault("rights", f"{name}: no {right} right", f"grant {right} on topic {name}")
+        # Without snapshots `run` says so and goes on.
+        (warning if name == deployment.snapshots else fault)(
+            "rights", f"{name}: no {right} right", f"grant {right} on topic {name}"
+        )
         for name, rights in needed.items()
         for right in rights
         if not topics[name].refusal and right not in topics[name].operations

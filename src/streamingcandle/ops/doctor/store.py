@@ -19,7 +19,7 @@ def check_store(path: Path, deployment: Deployment, *, is_log: bool) -> list[Fin
         if folder.errno:
             do = f"give {path.parent} to this user, or set STREAMINGCANDLE_DATA_DIR to a writable folder"
             return [fault(CHECK, f"{folder.path}: {folder.reason}", do)]
-        return [ok(CHECK, f"{path}: not there yet, will be made")]
+        return [ok(CHECK, f"{path}: not there yet, {'will be made' if is_log else 'and not needed with brokers'}")]
     try:
         store = EmbeddedStore(path)
         try:

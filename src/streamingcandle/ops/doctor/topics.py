@@ -47,7 +47,8 @@ def _existence(deployment: Deployment, topic: TopicAnswer, check: str) -> list[F
             return [warning(check, f"{topic.name}: missing, so restarts on another host take longer", ENSURE)]
         return [fault(check, f"{topic.name}: missing", ENSURE)]
     if topic.refusal:
-        return [fault(check, f"{topic.name}: {topic.refusal}", f"grant DESCRIBE on topic {topic.name}")]
+        say = warning if topic.name == deployment.snapshots else fault
+        return [say(check, f"{topic.name}: {topic.refusal}", f"grant DESCRIBE on topic {topic.name}")]
     # Only the tick topic's count means something: an instrument's candles and letters go by key, whatever the count.
     if topic.name == deployment.ticks and topic.partitions < deployment.partitions:
         what = f"{topic.name}: {topic.partitions} partitions, the setting `partitions` says {deployment.partitions}"
