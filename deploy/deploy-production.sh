@@ -5,6 +5,10 @@ set -euo pipefail
 umask 022
 export LC_ALL=C
 unset CDPATH
+# Names of ours are small letters: what whoever deploys has exported under one would reach the programs started here.
+while read -r name; do
+    [[ $name == *_proxy || $name == *[A-Z]* ]] || unset "${name?}"
+done < <(compgen -e)
 shopt -s nullglob
 
 usage() {
@@ -287,9 +291,11 @@ install_version() {
 
 # Killed half-way it is no folder of a version any more.
 erase_version() {
-    rm -rf "$home/versions/removed"
-    [[ ! -e $1 ]] || mv -T "$1" "$home/versions/removed"
-    rm -rf "$home/versions/removed"
+    local removed=$home/versions/removed
+    [[ -e $1 ]] || return 0
+    [[ ! -e $removed ]] || rm -rf "$removed"
+    mv -T "$1" "$removed"
+    rm -rf "$removed"
 }
 
 build_version() {
@@ -387,15 +393,18 @@ doctor_of() ( # UNIT COMMAND...
             found+=("$name=$value")
         done <"$etc/streamingcandle.env"
     fi
-    # In the environment and not on a command line, which everybody may read. No variable of ours is read after the
-    # last line of these: the file's may have the same names.
+    # Put before the command, since variables of the file may be named like ours.
+    set -- "${#found[@]}" "${found[@]}" "$@"
+    unset found
+    # In the environment and not on a command line, which everybody may read.
     while read -r name; do export -n "${name?}"; done < <(compgen -e)
     export PATH=$path HOME=$state LC_ALL=C.UTF-8
     export STREAMINGCANDLE_PROFILE=production STREAMINGCANDLE_CONFIG=$etc/settings.toml
     [[ $unit != *@* ]] || export STREAMINGCANDLE_INSTANCE="${unit#*@}"
     [[ -z $secrets ]] || export CREDENTIALS_DIRECTORY=$secrets
-    ((${#found[@]} == 0)) || export "${found[@]}"
     cd /
+    (($1 == 0)) || export "${@:2:$1}"
+    shift "$(($1 + 1))"
     exec "$@"
 )
 
