@@ -4,6 +4,11 @@
 set -euo pipefail
 umask 022
 export LC_ALL=C
+unset CDPATH
+# Names of ours are small letters: what whoever deploys has exported under one would reach the programs started here.
+while read -r name; do
+    [[ $name == *_proxy || $name == *[A-Z]* ]] || unset "${name?}"
+done < <(compgen -e)
 shopt -s nullglob
 
 usage() {
@@ -32,7 +37,7 @@ USER_NAME=streamingcandle
 
 action=deploy is_check=0 is_dry=0 prefix=/ python=python3 wheels='' wait_s=300 wheel=''
 instance=${STREAMINGCANDLE_INSTANCE:-}
-changes=0 going_back_to='' scratch='' restarting=''
+changes=0 going_back_to='' ran_before='' scratch='' restarting=''
 
 say() { printf '%s\n' "$*"; }
 fail() {
@@ -109,6 +114,8 @@ place() {
     fi
     root=${prefix%/}
     home=$root/opt/streamingcandle
+    removed=$home.removed # what --uninstall has still to delete
+    copies=$root/run/streamingcandle-doctor
     etc=$root/etc/streamingcandle
     state=$root/var/lib/kafka-streams/streamingcandle
     logs=$root/var/log/streamingcandle
@@ -138,10 +145,11 @@ is_ours() { [[ -f $1 && ! -L $1 && $(head -c ${#MARK} "$1") == "$MARK" ]]; }
 
 refuse_foreign() {
     local path
-    if [[ -e $home || -L $home ]] && [[ ! -f $home/.deployed-here ]]; then
-        [[ -d $home && -z $(ls -A "$home") ]] || fail "$home: not made by this script; move it away"
-    fi
-    for path in "$home/current" "$home/previous"; do
+    for path in "$home" "$removed"; do
+        [[ ! -e $path && ! -L $path ]] || [[ -f $path/.deployed-here ]] ||
+            [[ -d $path && -z $(ls -A "$path") ]] || fail "$path: not made by this script; move it away"
+    done
+    for path in "$home/current" "$home/previous" "$home/before"; do
         [[ ! -e $path && ! -L $path ]] || [[ -L $path && $(readlink "$path") == versions/* ]] ||
             fail "$path: not a link of this script's; move it away"
     done
@@ -157,12 +165,12 @@ refuse_foreign() {
 
 # ---- the host
 
-own() { # USER:GROUP PATH; as who runs it where there is no such user
+own() { # USER:GROUP PATH, or what a link leads to; as who runs it where there is no such user
     ((is_root)) && [[ -n $service_ids ]] || return 0
     case $1 in
-        root:root) chown -h 0:0 "$2" ;;
-        root:*) chown -h "0:${service_ids#*:}" "$2" ;;
-        *) chown -h "$service_ids" "$2" ;;
+        root:root) chown 0:0 "$2" ;;
+        root:*) chown "0:${service_ids#*:}" "$2" ;;
+        *) chown "$service_ids" "$2" ;;
     esac
 }
 
@@ -281,12 +289,22 @@ install_version() {
     change "version $version: installed" build_version "$folder"
 }
 
+# Killed half-way it is no folder of a version any more.
+erase_version() {
+    local removed=$home/versions/removed
+    [[ -e $1 ]] || return 0
+    [[ ! -e $removed ]] || rm -rf "$removed"
+    mv -T "$1" "$removed"
+    rm -rf "$removed"
+}
+
 build_version() {
     local -a from=()
     [[ -z $wheels ]] || from=(--no-index --find-links "$wheels")
-    rm -rf "$1"
-    install -d -m 755 "$home/versions" "$1"
-    touch "$1/.begun"
+    erase_version "$1"
+    install -d -m 755 "$home/versions" "$1.new"
+    touch "$1.new/.begun"
+    mv -T "$1.new" "$1"
     "$python" -m venv --without-pip "$1" 9>&- || fail "$1: no virtual environment; see above (python3-venv?)"
     "$python" -m pip --python "$1/bin/python" --disable-pip-version-check install --quiet --no-input \
         --root-user-action=ignore "${from[@]}" "$wheel" 9>&- || fail "$1: not installed; nothing was switched"
@@ -296,50 +314,99 @@ build_version() {
     touch "$1/.complete"
 }
 
-# The new program, with this host's settings, as the user that will run it.
+# One value of an EnvironmentFile=, as systemd reads it: parts in quotes, then the rest without blanks at its ends.
+read_value() { # TEXT; sets `value`
+    local rest=$1 quoted=$'^[[:space:]]*\'([^\']*)\'(.*)$' double='^[[:space:]]*"(([^"\]|\\.)*)"(.*)$'
+    value=''
+    while true; do
+        if [[ $rest =~ $quoted ]]; then
+            value+=${BASH_REMATCH[1]} rest=${BASH_REMATCH[2]}
+        elif [[ $rest =~ $double ]]; then
+            rest=${BASH_REMATCH[3]}
+            value+=$(printf '%s\n' "${BASH_REMATCH[1]}" | sed 's/\\\(["\\`$]\)/\1/g')
+        else
+            break
+        fi
+    done
+    value+=$(sed 's/^[[:space:]]*//; s/[[:space:]]*$//; s/\\\(.\)/\1/g' <<<"$rest")
+}
+
+# A folder of secrets that the service's user can read, in `secrets`.
+find_secrets() {
+    secrets=${CREDENTIALS_DIRECTORY:-}
+    [[ -z $secrets && -d $etc/secrets ]] || return 0
+    secrets=$etc/secrets
+    if [[ -z $root ]] && ((is_root)); then
+        # That folder is root's alone: a copy for the user, as systemd makes one.
+        scratch=$(mktemp -d "$copies.$$.XXXXXX")
+        cp -- "$secrets"/* "$scratch/" 2>/dev/null || true
+        chmod -R u=rX,go= "$scratch"
+        chown -R "$service_ids" "$scratch"
+        secrets=$scratch
+    fi
+}
+
+drop_secrets() {
+    [[ -z $scratch ]] || rm -rf "$scratch"
+    scratch=''
+}
+
+# Copies of runs that were killed.
+drop_stale_secrets() {
+    local path pid
+    for path in "$copies".*; do
+        pid=${path#"$copies".}
+        [[ -d /proc/${pid%%.*} ]] || change "$path: removed, left by a run that was killed" rm -rf "$path"
+    done
+}
+
+# The new program, with this host's settings, for each unit that will run it.
 ask_doctor() { # VERSION
-    local program=$home/versions/$1/bin/streamingcandle
-    if [[ ! -x $program ]]; then
+    local unit secrets refused=''
+    if [[ ! -x $home/versions/$1/bin/streamingcandle ]]; then
         say "would: ask doctor, once $1 is installed"
         return 0
     fi
-    say "doctor of $1:"
-    local secrets=${CREDENTIALS_DIRECTORY:-}
-    if [[ -z $secrets && -d $etc/secrets ]]; then
-        secrets=$etc/secrets
-        if [[ -z $root ]] && ((is_root)); then
-            # That folder is root's alone: a copy for the user, as systemd makes one.
-            scratch=$(mktemp -d /run/streamingcandle-doctor.XXXXXX)
-            cp -- "$secrets"/* "$scratch/" 2>/dev/null || true
-            chmod -R u=rX,go= "$scratch"
-            chown -R "$service_ids" "$scratch"
-            secrets=$scratch
-        fi
-    fi
-    (
-        exec 9>&-
-        path=$PATH
-        # In the environment and not on a command line, which everybody may read.
-        while read -r name; do unset "$name" || true; done < <(compgen -e)
-        export PATH=$path HOME=$state LC_ALL=C.UTF-8
-        export STREAMINGCANDLE_PROFILE=production STREAMINGCANDLE_CONFIG=$etc/settings.toml
-        [[ -z $secrets ]] || export CREDENTIALS_DIRECTORY=$secrets
-        if [[ -f $etc/streamingcandle.env ]]; then
-            while IFS= read -r line || [[ -n $line ]]; do
-                [[ $line =~ ^[[:space:]]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$ ]] || continue
-                name=${BASH_REMATCH[1]} text=${BASH_REMATCH[2]}
-                [[ ! $text =~ ^\"(.*)\"$ && ! $text =~ ^\'(.*)\'$ ]] || text=${BASH_REMATCH[1]}
-                export "$name=$text"
-            done <"$etc/streamingcandle.env"
-        fi
-        [[ -z $instance ]] || export "STREAMINGCANDLE_INSTANCE=$instance"
-        cd /
-        if [[ -z $root ]] && ((is_root)); then
-            exec setpriv --reuid="${service_ids%:*}" --regid="${service_ids#*:}" --init-groups -- "$program" doctor
-        fi
-        exec "$program" doctor
-    )
+    find_secrets
+    for unit in $(wanted_units); do
+        say "doctor of $1 for $unit:"
+        doctor_of "$unit" "$home/versions/$1/bin/streamingcandle" doctor || refused+=" $unit"
+    done
+    drop_secrets
+    [[ -z $refused ]] || say "doctor refuses:$refused" >&2
+    [[ -z $refused ]]
 }
+
+# As the user that will run it, and with the unit's variables alone.
+doctor_of() ( # UNIT COMMAND...
+    exec 9>&-
+    unit=${1%.service} path=$PATH found=()
+    shift
+    if [[ -z $root ]] && ((is_root)); then
+        set -- setpriv --reuid="${service_ids%:*}" --regid="${service_ids#*:}" --init-groups -- "$@"
+    fi
+    if [[ -f $etc/streamingcandle.env ]]; then
+        while IFS= read -r line || [[ -n $line ]]; do
+            [[ $line =~ ^[[:space:]]*([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=(.*)$ ]] || continue
+            name=${BASH_REMATCH[1]}
+            read_value "${BASH_REMATCH[2]}"
+            found+=("$name=$value")
+        done <"$etc/streamingcandle.env"
+    fi
+    # Put before the command, since variables of the file may be named like ours.
+    set -- "${#found[@]}" "${found[@]}" "$@"
+    unset found
+    # In the environment and not on a command line, which everybody may read.
+    while read -r name; do export -n "${name?}"; done < <(compgen -e)
+    export PATH=$path HOME=$state LC_ALL=C.UTF-8
+    export STREAMINGCANDLE_PROFILE=production STREAMINGCANDLE_CONFIG=$etc/settings.toml
+    [[ $unit != *@* ]] || export STREAMINGCANDLE_INSTANCE="${unit#*@}"
+    [[ -z $secrets ]] || export CREDENTIALS_DIRECTORY=$secrets
+    cd /
+    (($1 == 0)) || export "${@:2:$1}"
+    shift "$(($1 + 1))"
+    exec "$@"
+)
 
 # ---- units
 
@@ -356,6 +423,13 @@ enabled_units() {
     for path in "$wants"/streamingcandle{,@*}.service; do
         [[ ! -L $path ]] || say "${path##*/}"
     done
+}
+
+# Enabled or not.
+running_units() {
+    [[ -n $systemctl ]] || return 0
+    "$systemctl" list-units --plain --no-legend 'streamingcandle*' 9>&- | awk '{ print $1 }' |
+        grep '^streamingcandle\(@.*\)\?\.service$' || true
 }
 
 # All that are enabled; the one asked for too, or the plain one where there is none.
@@ -484,37 +558,52 @@ start_all() {
     local unit
     tell_systemd daemon-reload || return 1
     for unit in $(wanted_units); do
-        if [[ -n $systemctl && ! -L $wants/$unit ]]; then
-            tell_systemd enable "$unit" || return 1
-        fi
         restart "$unit" || return 1
+    done
+    # Last: one that never started is nothing that the next deployment has to start.
+    for unit in $(wanted_units); do
+        [[ -z $systemctl || -L $wants/$unit ]] || tell_systemd enable "$unit" || return 1
     done
 }
 
 go_back() { # whatever ended us between switch and readiness
-    local former=$going_back_to unit
+    local former=$going_back_to unit failed=''
     going_back_to=''
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     if [[ $former == none ]]; then
         say "going back: no version ran here before, so none runs now" >&2
-        for unit in $(wanted_units); do tell_systemd disable --now "$unit" || true; done
+        for unit in $(wanted_units); do tell_systemd disable --now "$unit"; done
         rm -f "$home/current"
+        rm -f "$home/before"
         return 0
     fi
     say "going back to $former" >&2
     link current "$former"
     install_units "$former"
-    if start_all; then
+    tell_systemd daemon-reload
+    for unit in $(wanted_units); do
+        if grep -qxF "$unit" <<<"$ran_before"; then
+            restart "$unit" || failed+=" $unit"
+        else
+            say "$unit: stopped and disabled, as before" >&2
+            tell_systemd disable --now "$unit"
+        fi
+    done
+    rm -f "$home/before"
+    if [[ -n $failed ]]; then
+        say "$former does not start either:$failed; journalctl -u UNIT says why; then this script again" >&2
+    elif [[ -n $ran_before ]]; then
         applied_text "$former" >"$home/applied"
-        say "$former runs again" >&2
+        say "$former runs again: ${ran_before//$'\n'/ }" >&2
     else
-        say "$former does not start either: journalctl -u streamingcandle; then this script again" >&2
+        say "$former is current again; no unit ran before, so none runs now" >&2
     fi
 }
 
 at_end() {
     local code=$?
-    [[ -z $scratch ]] || rm -rf "$scratch"
+    set +e # what fails on the way back keeps nothing after it from being tried
+    drop_secrets
     [[ -z $restarting ]] || kill "$restarting" 2>/dev/null || true
     if [[ -n $going_back_to ]]; then
         ((code)) || code=1
@@ -523,48 +612,71 @@ at_end() {
     exit "$code"
 }
 
+# While the link `before` is there, `current` is not known to be ready, and `before` is what ran: also for the next run,
+# where this one is killed. `versions/none` is none.
 switch_to() { # VERSION
-    local former
-    former=$(linked current)
+    local current former had=$changes unit
+    current=$(linked current)
+    former=$(linked before)
+    [[ -z $former ]] || change "a run was killed on its way from $former: finished" true
+    former=${former:-${current:-none}}
     if ((is_dry)); then
         install_units "$1"
-        [[ $former == "$1" ]] || change "switched to $1, from ${former:-none}" true
+        [[ $current == "$1" ]] || change "switched to $1, from $former" true
+        if ((changes > had)) || ! is_applied "$1"; then
+            change "restarted: $(wanted_units | tr '\n' ' ')" true
+        fi
         return 0
     fi
-    going_back_to=${former:-none}
+    ran_before=$(units_that_ran)
+    going_back_to=$former
+    [[ $former == "$1" ]] || link before "$former"
     install_units "$1"
-    if [[ $former != "$1" ]]; then
-        change "switched to $1, from ${former:-none}" link current "$1"
+    if [[ $current != "$1" ]] || ! is_applied "$1"; then
+        rm -f "$home/applied"
+        [[ $current == "$1" ]] || change "switched to $1, from $former" link current "$1"
+        change "restarted: $(wanted_units | tr '\n' ' ')" true
+        start_all || exit 1
+        applied_text "$1" >"$home/applied"
     fi
-    if is_all_up && [[ $(cat "$home/applied" 2>/dev/null) == "$(applied_text "$1")" ]]; then
-        going_back_to=''
-        return 0
-    fi
-    change "restarted: $(wanted_units | tr '\n' ' ')" true
-    start_all || exit 1
     going_back_to=''
-    applied_text "$1" >"$home/applied"
-    if [[ $former != "$1" ]]; then
-        [[ -z $former ]] || link previous "$former"
-        say "$(date -u +%FT%TZ) $1, before: ${former:-none}" >>"$home/deployments"
+    [[ $former == "$1" ]] || say "$(date -u +%FT%TZ) $1, before: $former" >>"$home/deployments"
+    if [[ $former == "$1" || $former == none ]]; then
+        rm -f "$home/before"
+    else
+        mv -T "$home/before" "$home/previous"
     fi
 }
 
-is_all_up() {
+units_that_ran() {
+    local unit
+    for unit in $(wanted_units); do
+        if [[ -L $wants/$unit ]] || { [[ -n $systemctl ]] && is_up "$unit"; }; then
+            say "$unit"
+        fi
+    done
+}
+
+# Does everything run that should, with the settings that are there?
+is_applied() { # VERSION
     local unit
     for unit in $(wanted_units); do
         [[ -z $systemctl || -L $wants/$unit ]] && is_up "$unit" || return 1
     done
+    [[ $(cat "$home/applied" 2>/dev/null) == "$(applied_text "$1")" ]]
 }
 
 remove_old_versions() {
     local folder name kept
-    kept=$(linked current)$'\n'$(linked previous)
+    for folder in "$home"/versions/{removed,*.new}; do
+        [[ ! -d $folder ]] || change "$folder: removed, left by a run that was killed" rm -rf "$folder"
+    done
+    kept=$(linked current)$'\n'$(linked previous)$'\n'$(linked before)
     [[ -n $(linked previous) ]] || return 0
     for folder in "$home"/versions/*/; do
         name=$(basename "$folder")
         if [[ -f $folder/.begun ]] && ! grep -qxF "$name" <<<"$kept"; then
-            change "version $name: removed, $KEPT_VERSIONS are kept" rm -rf "$folder"
+            change "version $name: removed, $KEPT_VERSIONS are kept" erase_version "${folder%/}"
         fi
     done
 }
@@ -592,6 +704,8 @@ deploy() {
     trap at_end EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
+    drop_stale_secrets
+    erase_removed
     make_user
     make_folders
     make_settings
@@ -614,7 +728,22 @@ deploy() {
 running() {
     local current
     current=$(linked current)
-    say "${current:-no version} runs"
+    if [[ -L $home/before ]]; then
+        say "a run was killed on its way from $(linked before) to $current: run this again, or --rollback"
+    else
+        say "${current:-no version} runs"
+    fi
+}
+
+# The version before; the one that ran, where a deployment of another was killed. A rollback that was killed goes on.
+way_back() {
+    local current before previous
+    current=$(linked current) before=$(linked before) previous=$(linked previous)
+    if [[ -n $before && $before != none && $before != "$current" && $current != "$previous" ]]; then
+        say "$before"
+    else
+        say "$previous"
+    fi
 }
 
 rollback() {
@@ -622,14 +751,29 @@ rollback() {
     with_back_off=0
     ! has_back_off || with_back_off=1
     refuse_foreign
-    former=$(linked previous)
+    former=$(way_back)
     [[ -n $former && -f $home/versions/$former/.complete ]] || fail "no version before this one; $(running)"
     take_lock
+    drop_stale_secrets
     find_user
     trap at_end EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     switch_to "$former"
+}
+
+delete_removed() { # its mark last: what is left belongs to us
+    find "$removed" -mindepth 1 -maxdepth 1 ! -name .deployed-here -exec rm -rf {} +
+    rm -rf "$removed"
+}
+
+erase_removed() {
+    [[ ! -d $removed ]] || change "$removed: removed, left by a run that was killed" delete_removed
+}
+
+erase_home() {
+    mv -T "$home" "$removed"
+    delete_removed
 }
 
 uninstall() {
@@ -638,18 +782,20 @@ uninstall() {
     if [[ -d $home ]]; then
         take_lock
     fi
-    for unit in $(enabled_units); do
+    drop_stale_secrets
+    erase_removed
+    for unit in $({ enabled_units; running_units; } | sort -u); do
         change "$unit: stopped and disabled" tell_systemd disable --now "$unit"
     done
-    for path in "$units"/streamingcandle{,@}.service{.d/10-backoff.conf,.d/20-secrets.conf,}; do
+    for path in "$units"/streamingcandle{,@}.service{.d/10-backoff.conf,.d/20-secrets.conf,}{,.new}; do
         [[ ! -f $path ]] || change "$path: removed" rm "$path"
     done
     for path in "$units"/streamingcandle{,@}.service.d; do
         [[ ! -d $path || -n $(ls -A "$path") ]] || change "$path: removed" rmdir "$path"
     done
     if [[ -d $home ]]; then
-        change "$home: removed" rm -rf "$home"
         ((is_dry)) || tell_systemd daemon-reload
+        change "$home: removed" erase_home
     fi
     say "kept: $etc $state $logs and user $USER_NAME"
 }

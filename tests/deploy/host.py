@@ -7,6 +7,7 @@ The stand-in writes down what it is called with and starts what the test lets st
 import base64
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import zipfile
@@ -21,6 +22,7 @@ SYSTEMCTL = """\
 #!/bin/sh
 # Stands in for systemctl: says what it was asked for, and starts what it may.
 echo "$*" >>{fake}/calls
+case "systemctl $*" in $KILLED_AT) kill -9 $PPID; exit ;; esac
 wants={units}/multi-user.target.wants
 case $1 in
     --version) echo "systemd $(cat {fake}/version) (of the test)" ;;
@@ -31,9 +33,15 @@ case $1 in
         rm -f "{fake}/up-$2"
         version=$(basename "$(readlink {current})")
         ! grep -q "^${{version%-*}}$" {fake}/hangs || exec sleep 60
-        ! grep -q "^${{version%-*}}$" {fake}/starts-not && touch "{fake}/up-$2"
+        ! grep -qx -e "${{version%-*}}" -e "$2" -e "${{version%-*}} $2" {fake}/starts-not && touch "{fake}/up-$2"
         ;;
+    list-units) cd {fake} && for up in up-*; do echo "${{up#up-}} loaded active running Of the test"; done ;;
 esac
+"""
+COMMAND = """\
+#!/bin/sh
+case "${{0##*/}} $*" in $KILLED_AT) kill -9 $PPID; exit ;; esac
+exec {real} "$@"
 """
 PROGRAM = """\
 import os, sys
@@ -71,12 +79,16 @@ class Host:
         systemctl = self._fake / "systemctl"
         systemctl.write_text(SYSTEMCTL.format(fake=self._fake, units=self.units, current=self.home / "current"))
         systemctl.chmod(0o755)
+        for name in ("find", "mv", "rm"):
+            command = self._fake / name
+            command.write_text(COMMAND.format(real=shutil.which(name)))
+            command.chmod(0o755)
 
     def systemd_is(self, version: int) -> None:
         (self._fake / "version").write_text(str(version))
 
     def starts_not(self, *versions: str) -> None:
-        """These do not start."""
+        """These do not start: a version, a unit, or `VERSION UNIT`."""
         (self._fake / "starts-not").write_text("".join(f"{version}\n" for version in versions))
 
     def hangs(self, *versions: str) -> None:
@@ -110,6 +122,7 @@ class Host:
     def variables(self, **more: str) -> dict[str, str]:
         variables = {name: text for name, text in os.environ.items() if not name.startswith("STREAMINGCANDLE_")}
         variables |= {"STREAMINGCANDLE_SYSTEMCTL": str(self._fake / "systemctl"), "STREAMINGCANDLE_SETTLE_S": "0"}
+        variables["PATH"] = f"{self._fake}:{os.environ['PATH']}"
         return variables | more
 
     def run(self, *arguments: str, umask: int = 0o022, **more: str) -> tuple[int, str]:
@@ -132,16 +145,36 @@ class Host:
         assert code == 0, said
         return said
 
+    def killed_at(self, command: str, *arguments: str) -> None:
+        """A run of `arguments` that is killed when it comes to this command (a pattern of sh), which is not done."""
+        code, said = self.run(*arguments, KILLED_AT=command)
+        assert code == -9, (command, said)
+
     def calls(self) -> list[str]:
         """What systemctl was asked to do since the last look; questions left out."""
         said = (self._fake / "calls").read_text().splitlines()[self._heard :]
         self._heard += len(said)
-        return [call for call in said if not call.startswith(("--version", "is-active"))]
+        return [call for call in said if not call.startswith(("--version", "is-active", "list-units"))]
+
+    def up(self, *units: str) -> list[str]:
+        """Units that run now; these too, by hand."""
+        for unit in units:
+            (self._fake / f"up-{unit}").touch()
+        return sorted(path.name.removeprefix("up-") for path in self._fake.glob("up-*"))
+
+    def down(self, unit: str) -> None:
+        (self._fake / f"up-{unit}").unlink()
+
+    def enabled(self) -> list[str]:
+        return sorted(path.name for path in (self.units / "multi-user.target.wants").glob("*"))
 
     @property
     def current(self) -> str:
         """The version that runs, without its checksum; empty for none."""
-        link = self.home / "current"
+        return self.linked("current")
+
+    def linked(self, name: str) -> str:
+        link = self.home / name
         return link.readlink().name.rpartition("-")[0] if link.is_symlink() else ""
 
     def tree(self) -> dict[str, tuple[int, int, int, int]]:

@@ -24,13 +24,17 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def test_first_run_second_run_changed_settings_a_secret_and_the_end(host: Host) -> None:
+def _users(host: Host) -> None:
     (host.prefix / "etc").mkdir()
     for name, text in (("passwd", PASSWD), ("group", "root:x:0:\n"), ("shadow", ""), ("gshadow", "")):
         (host.prefix / "etc" / name).write_text(text)
+
+
+def test_first_run_second_run_changed_settings_a_secret_and_the_end(host: Host) -> None:
+    _users(host)
     wheel = host.wheel("1.0")
     said = host.deploy(wheel, STREAMINGCANDLE_TICK_TOPIC="of-whoever-deploys", LANG="xx")
-    assert host.calls() == ["daemon-reload", f"enable {UNIT}", f"restart {UNIT}"]
+    assert host.calls() == ["daemon-reload", f"restart {UNIT}", f"enable {UNIT}"]
     program = host.home / "current" / "bin" / "streamingcandle"
     assert subprocess.run([program], capture_output=True, check=True).stdout == b"streamingcandle 1.0\n"
     # The doctor sees what the service will, and nothing of whoever deploys.
@@ -159,6 +163,64 @@ def test_ended_in_the_middle_it_goes_back_and_what_was_killed_is_finished(host: 
     assert f"restart {UNIT}" in host.calls()
 
 
+def test_killed_at_each_step_of_a_switch_the_next_run_finishes_it(host: Host) -> None:
+    host.deploy(host.wheel("1.0"))
+    host.deploy(host.wheel("2.0"))
+    steps = ["mv -T */before.new *", "mv -T */current.new *", "systemctl daemon-reload", "systemctl is-active *"]
+    for number, step in enumerate([*steps, "mv -T */before */previous"]):
+        former, wanted = ("2.0", "1.0") if number % 2 == 0 else ("1.0", "2.0")
+        host.killed_at(step, "--rollback")
+        assert host.run("--check")[0] == (1 if number else 0), step
+        code, said = host.run("--rollback")
+        seen = (code, host.current, host.linked("previous"), host.linked("before"))
+        assert seen == (0, wanted, former, ""), (step, said)
+        assert host.run("--check")[0] == 0
+    assert (host.home / "deployments").read_text().splitlines()[-1].count("1.0-") == 1
+
+
+def test_killed_on_the_way_to_a_version_that_does_not_start_the_one_that_ran_comes_back(host: Host) -> None:
+    host.deploy(host.wheel("1.0"))
+    host.deploy(host.wheel("2.0"))
+    third = host.wheel("3.0")
+    host.starts_not("3.0")
+    host.killed_at("systemctl daemon-reload", third)
+    assert (host.current, host.linked("before"), host.linked("previous")) == ("3.0", "2.0", "1.0")
+    assert "a run was killed on its way from 2.0-" in host.run("--check")[1]
+    code, said = host.run(third)
+    assert (code, host.current, host.linked("previous"), host.up()) == (1, "2.0", "1.0", [UNIT]), said
+    # A rollback after such a run goes to what ran, and starts it again whatever was started meanwhile.
+    host.starts_not()
+    host.killed_at("mv -T */before */previous", third)
+    host.calls()
+    assert host.run("--rollback")[0] == 0
+    assert (host.current, host.linked("previous"), host.linked("before")) == ("2.0", "1.0", "")
+    assert f"restart {UNIT}" in host.calls()
+    # So does a deployment of what ran; and killed while it goes back, it is finished too.
+    host.killed_at("systemctl is-active *", third)
+    host.deploy(host.wheel("2.0"))
+    assert (host.current, host.linked("previous"), f"restart {UNIT}" in host.calls()) == ("2.0", "1.0", True)
+    host.starts_not("3.0")
+    host.killed_at("rm -f */before", third)
+    host.starts_not()
+    host.deploy(third)
+    assert (host.current, host.linked("previous"), host.linked("before")) == ("3.0", "2.0", "")
+    # Old versions go as a whole or not at all.
+    old = host.home / "versions" / "removed"
+    host.killed_at("rm -rf */versions/removed", host.wheel("4.0"))
+    assert old.exists()
+    host.deploy(host.wheel("4.0"))
+    kept = sorted(path.name.rpartition("-")[0] for path in (host.home / "versions").iterdir())
+    assert kept == ["3.0", "4.0"]
+
+
+def test_a_first_version_killed_that_does_not_start_leaves_none(host: Host) -> None:
+    host.starts_not("1.0")
+    host.killed_at("systemctl daemon-reload", host.wheel("1.0"))
+    code, said = host.run(host.wheel("1.0"))
+    assert (code, host.current, host.enabled(), host.up()) == (1, "", [], []), said
+    assert not (host.home / "before").is_symlink()
+
+
 @pytest.mark.parametrize("umask", [0o077, 0o000])
 def test_an_odd_umask_is_none_of_its_business(host: Host, umask: int) -> None:
     code, said = host.run(host.wheel("1.0"), umask=umask)
@@ -198,6 +260,7 @@ def test_what_is_not_ours_is_refused_before_anything_changes(
 
 
 def test_what_is_somebody_elses_stays(host: Host) -> None:
+    _users(host)
     (host.prefix / "elsewhere").mkdir()
     (host.prefix / "var/lib/kafka-streams").mkdir(parents=True)
     host.state.symlink_to(host.prefix / "elsewhere")  # a larger disk
@@ -207,6 +270,11 @@ def test_what_is_somebody_elses_stays(host: Host) -> None:
     host.deploy(host.wheel("1.0"))
     assert (host.etc / "settings.toml").read_text() == 'grace = "2s"\n'
     assert host.state.is_symlink()
+    before = host.tree()
+    assert "nothing to do" in host.deploy(host.wheel("1.0"))
+    assert host.tree() == before
+    if "streamingcandle:" in (host.prefix / "etc" / "passwd").read_text():  # as root alone
+        assert (host.prefix / "elsewhere").stat().st_uid > 0
     assert host.run("--uninstall")[0] == 0
     assert (host.units / f"{UNIT}.d" / "90-mine.conf").exists()
     assert (host.prefix / "elsewhere" / "snapshot").read_text() == "somebody's\n"
@@ -229,6 +297,67 @@ def test_a_dry_run_and_a_check_change_nothing(host: Host) -> None:
     host.calls()
 
 
+def test_a_check_sees_what_does_not_run_and_what_was_never_applied(host: Host) -> None:
+    wheel = host.wheel("1.0")
+    host.deploy(wheel)
+    assert host.run("--check")[0] == 0
+    host.down(UNIT)
+    for arguments in (["--check"], ["--check", wheel], ["--dry-run", wheel]):
+        code, said = host.run(*arguments)
+        assert (code, f"would: restarted: {UNIT}" in said) == (0 if arguments[0] == "--dry-run" else 1, True)
+    host.deploy(wheel)
+    with (host.etc / "settings.toml").open("a") as file:
+        file.write('timeframes = ["1m"]\n')
+    code, said = host.run("--check")
+    assert (code, f"would: restarted: {UNIT}" in said) == (1, True)
+    host.deploy(wheel)
+    (host.units / "multi-user.target.wants" / UNIT).unlink()
+    assert host.run("--check")[0] == 1
+
+
+def test_units_that_run_and_are_not_enabled_are_stopped_by_uninstall(host: Host) -> None:
+    host.deploy(host.wheel("1.0"))
+    (host.units / "multi-user.target.wants" / UNIT).unlink()
+    host.up("streamingcandle@3.service", "streamingcandle-exporter.service")
+    said = host.run("--dry-run", "--uninstall")[1]
+    assert f"would: {UNIT}: stopped" in said
+    assert host.run("--uninstall")[0] == 0
+    assert host.up() == ["streamingcandle-exporter.service"]
+
+
+def test_uninstall_killed_at_each_step_is_finished(host: Host) -> None:
+    wheel = host.wheel("1.0")
+    removed = host.home.with_name("streamingcandle.removed")
+    host.deploy(wheel)
+    for step in (
+        "systemctl daemon-reload",
+        "mv -T */opt/streamingcandle *",
+        "find *",
+        "rm -rf */streamingcandle.removed",
+    ):
+        host.killed_at(step, "--uninstall")
+        assert host.home.exists() != removed.exists()
+    assert [path.name for path in removed.iterdir()] == [".deployed-here"]
+    assert host.run("--uninstall")[0] == 0
+    assert not removed.exists()
+    # A deployment finishes it too, and takes no folder of somebody's for it.
+    host.deploy(wheel)
+    host.killed_at("find *", "--uninstall")
+    assert f"{removed}: removed, left by a run that was killed" in host.deploy(wheel)
+    assert not removed.exists()
+    _in_the_way(removed / "notes")
+    code, said = host.run("--uninstall")
+    assert (code, "streamingcandle.removed: not made by this script" in said, host.current) == (1, True, "1.0")
+
+
+def test_copies_of_secrets_that_a_killed_run_left_are_removed(host: Host) -> None:
+    copies = [host.prefix / "run" / f"streamingcandle-doctor.{pid}.abc" for pid in (os.getpid(), 2**30)]
+    for copy in copies:
+        _in_the_way(copy / "kafka_sasl_password")
+    host.deploy(host.wheel("1.0"))
+    assert [copy.exists() for copy in copies] == [True, False]  # the first is of a run that goes on
+
+
 def test_two_at_once_exclude_each_other(host: Host) -> None:
     host.deploy(host.wheel("1.0"))
     lock = os.open(host.home, os.O_RDONLY)
@@ -243,7 +372,7 @@ def test_units_of_instances(host: Host) -> None:
     wheel = host.wheel("1.0")
     said = host.deploy(wheel, STREAMINGCANDLE_INSTANCE="1m")
     assert "  STREAMINGCANDLE_INSTANCE=1m\n" in said
-    assert host.calls() == ["daemon-reload", "enable streamingcandle@1m.service", "restart streamingcandle@1m.service"]
+    assert host.calls() == ["daemon-reload", "restart streamingcandle@1m.service", "enable streamingcandle@1m.service"]
     host.deploy(wheel, STREAMINGCANDLE_INSTANCE="5m")
     assert "enable streamingcandle@5m.service" in host.calls()
     # An upgrade restarts all that are enabled, and needs not be told of them.
@@ -255,6 +384,61 @@ def test_units_of_instances(host: Host) -> None:
     assert (code, host.calls()) == (1, [])
     assert "would both publish it" in said
     assert host.run(wheel, STREAMINGCANDLE_INSTANCE="1 m")[0] == 2
+
+
+def test_doctor_is_asked_for_each_unit(host: Host) -> None:
+    for instance in ("1m", "5m"):
+        host.deploy(host.wheel("1.0"), STREAMINGCANDLE_INSTANCE=instance)
+    asked = re.compile(r"doctor of 2.0-\w+ for (\S+):$.*?INSTANCE=(\w+)", re.DOTALL | re.MULTILINE)
+    code, said = host.run(host.wheel("2.0", doctor=1))
+    assert asked.findall(said) == [(f"streamingcandle@{name}.service", name) for name in ("1m", "5m")]
+    assert "doctor refuses: streamingcandle@1m.service streamingcandle@5m.service\n" in said
+    assert (code, host.current) == (1, "1.0")
+
+
+def test_of_several_units_each_is_tried_on_the_way_back(host: Host) -> None:
+    units = [f"streamingcandle@{number}.service" for number in range(3)]
+    wheel = host.wheel("1.0")
+    for instance in "01":
+        host.deploy(wheel, STREAMINGCANDLE_INSTANCE=instance)
+    # One that does not start is no part of later deployments.
+    host.starts_not(units[2])
+    code, said = host.run(wheel, STREAMINGCANDLE_INSTANCE="2")
+    assert (code, host.enabled(), host.up()) == (1, units[:2], units[:2])
+    assert f"{units[2]}: stopped and disabled, as before\n" in said
+    assert f" runs again: {units[0]} {units[1]}\n" in said
+    host.deploy(host.wheel("2.0"))
+    # Both fail somewhere: the second is started again all the same, and the first is named.
+    host.starts_not(f"2.0 {units[0]}", f"3.0 {units[1]}")
+    code, said = host.run(host.wheel("3.0"))
+    assert (code, host.current, host.up()) == (1, "2.0", [units[1]])
+    assert f"does not start either: {units[0]}; journalctl" in said.splitlines()[-1]
+    assert "runs again" not in said
+    assert host.run("--check")[0] == 1
+
+
+def test_variables_as_systemd_reads_them_and_none_of_whoever_deploys(host: Host) -> None:
+    values = {
+        "A": ("'a b'  ", "a b"),
+        "B": ('"a b"\t', "a b"),
+        "C": ("  pass\\\\wor\\d  ", "pass\\word"),
+        "D": ('"a \\"b\\" \\$c \\d" ', 'a "b" $c \\d'),
+        "E": ('it\'s "so"', 'it\'s "so"'),
+        "F": ("'a'\"b\" c", "abc"),
+        "G": ("", ""),
+        "state": ("of-the-file", "of-the-file"),
+        "found": ("1", "1"),
+    }
+    _in_the_way(
+        host.etc / "streamingcandle.env",
+        "; no\n# A=no\n" + "".join(f"{name}={text}\n" for name, (text, _) in values.items()),
+    )
+    names = ("root", "state", "secrets", "program", "name", "unit", "path", "value", "found", "former", "ran_before")
+    said = host.deploy(host.wheel("1.0"), **dict.fromkeys(names, "of-whoever-deploys"))
+    for name, (_, value) in values.items():
+        assert f"  {name}={value}\n" in said
+    assert f"  HOME={host.state}\n" in said
+    assert "of-whoever-deploys" not in said
 
 
 def test_without_a_systemctl_named_a_prefix_tells_systemd_nothing(host: Host, tmp_path: Path) -> None:
