@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyBytesMethods, PyList};
 
 use crate::book;
-use crate::decode::{Venues, Verdict, judge as judge_record};
-use crate::encode;
+use crate::decode::{Named, Venues, Verdict, judge as judge_record};
+use crate::number::DECIMALS_MAX;
 use crate::rules::{FIELD_COUNT, Rules, Timeframe};
 use crate::session::{Schedule, Season};
 use crate::state::FORMAT_VERSION;
@@ -21,8 +21,6 @@ type ScheduleData = (String, String, Vec<(i64, i64)>, Vec<(i64, i64, u32, Hours)
 
 /// Timeframes are bits of one word.
 const TIMEFRAMES_MAX: usize = 32;
-/// 10^18 is the last power of ten that fits.
-const DECIMALS_MAX: u32 = 18;
 
 #[pyclass(module = "streamingcandle.candles._kernel")]
 struct Book(book::Book);
@@ -64,7 +62,7 @@ fn same_length(one: usize, other: usize) -> PyResult<()> {
 impl Book {
     #[new]
     #[pyo3(signature = (*, partition, digest, timeframes, fields, schedules, late_horizon_ms, future_ms,
-                        after_close_ms, quantity_decimals, keep_outside, since_zero))]
+                        after_close_ms, quantity_decimals, instruments_max, keep_outside, since_zero))]
     #[expect(clippy::too_many_arguments, reason = "the rules, each by its name")]
     fn new(
         partition: i32,
@@ -76,6 +74,7 @@ impl Book {
         future_ms: i64,
         after_close_ms: i64,
         quantity_decimals: u32,
+        instruments_max: usize,
         keep_outside: bool,
         since_zero: Vec<String>,
     ) -> PyResult<Self> {
@@ -89,6 +88,7 @@ impl Book {
             future_ms,
             after_close_ms,
             quantity_decimals,
+            instruments_max,
             keep_outside,
             since_zero,
         };
@@ -96,14 +96,14 @@ impl Book {
         Ok(Self(book::Book::new(rules, partition)))
     }
 
-    #[expect(clippy::type_complexity, reason = "two lists of pairs")]
+    #[expect(clippy::type_complexity, reason = "three lists of pairs")]
     fn fold(
         &mut self,
         py: Python<'_>,
         values: Vec<Option<Bound<'_, PyBytes>>>,
         timestamps_ms: Vec<i64>,
         offsets: Vec<i64>,
-    ) -> PyResult<(Vec<(usize, &'static str)>, Vec<(usize, String)>)> {
+    ) -> PyResult<(Vec<(usize, &'static str)>, Vec<(usize, String)>, Vec<(usize, &'static str)>)> {
         same_length(values.len(), timestamps_ms.len())?;
         same_length(values.len(), offsets.len())?;
         let mut last = self.0.last_offset.unwrap_or(-1);
@@ -122,7 +122,7 @@ impl Book {
             )
         });
         let late = sorted.late.into_iter().map(|(i, frames)| (i, self.labels(frames))).collect();
-        Ok((sorted.rejects, late))
+        Ok((sorted.rejects, late, sorted.notes))
     }
 
     #[pyo3(signature = (*, frontiers_ms, offsets, flushed))]
@@ -145,8 +145,8 @@ impl Book {
         self.0.freeze(fold_start_ms);
     }
 
-    fn lose(&mut self, lost_ms: i64) {
-        self.0.lose(lost_ms);
+    fn lose(&mut self) {
+        self.0.lose();
     }
 
     #[pyo3(signature = (*, due_ms, flush, candles_max))]
@@ -182,12 +182,20 @@ impl Book {
         self.0.next_ends_ms()
     }
 
-    fn event_ms(&self) -> Option<i64> {
-        self.0.event_ms
+    fn last_ends_ms(&self) -> Vec<Option<i64>> {
+        self.0.last_ends_ms()
     }
 
-    fn raise_event_ms(&mut self, event_ms: i64) {
-        self.0.raise_event_ms(event_ms);
+    fn event_ms(&self) -> Option<i64> {
+        self.0.event_ms()
+    }
+
+    fn claim_ms(&self) -> Option<i64> {
+        self.0.claim_ms()
+    }
+
+    fn set_event_ms(&mut self, event_ms: Option<i64>) {
+        self.0.set_event_ms(event_ms);
     }
 
     fn position(&self) -> Option<i64> {
@@ -251,16 +259,16 @@ fn judge(
     for (value, timestamp_ms) in slices(&values).into_iter().zip(timestamps_ms) {
         let verdict = match judge_record(&book.0.rules, &mut venues, value, timestamp_ms) {
             Verdict::Rejected(reason) => (Some(reason.name()), None, None),
-            Verdict::Quote { venue, token } => (None, instrument(&venues, venue, token), None),
-            Verdict::Tick(tick) => (None, instrument(&venues, tick.venue, tick.token), Some(tick.at_ms)),
+            Verdict::Quote(named) => (None, Some(instrument(&named)), None),
+            Verdict::Tick(tick) => (None, Some(instrument(&tick.named)), Some(tick.at_ms)),
         };
         verdicts.push(verdict);
     }
     Ok(verdicts)
 }
 
-fn instrument(venues: &Venues, venue: u32, token: i64) -> Option<String> {
-    venues.get(venue).and_then(|venue| String::from_utf8(encode::key(venue, token)).ok())
+fn instrument(named: &Named) -> String {
+    format!("{}:{}:{}", named.exchange, named.segment, named.token)
 }
 
 #[pymodule]

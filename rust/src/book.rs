@@ -6,16 +6,14 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::{Reason, Tick, Venues, Verdict, judge, usable};
+use crate::elapsed::{Elapsed, Lost};
 use crate::encode::key;
 use crate::fold::{Folded, Freeze, Instrument};
+use crate::forget::Idle;
 use crate::rules::Rules;
-use crate::session::DAY_MS;
 use crate::window::Change;
+use crate::witness::{Heard, LEAP_MS};
 
-/// §6: an instrument silent this long before E is forgotten whole.
-const SILENT_MS: i64 = 7 * DAY_MS;
-/// How far E may run between two looks for silent instruments: they are small, there is no hurry.
-const SWEEP_MS: i64 = 3_600_000;
 /// Records judged before the first of them is folded.
 const AHEAD_RECORDS: usize = 32;
 /// §4: a tick counts for E at most this far after its record's timestamp.
@@ -35,14 +33,19 @@ pub struct Ledger {
     /// Ticks too late for some, and folded into others.
     pub late_some: u64,
     /// By reason, in the order of `Reason::ALL`.
-    pub rejected: [u64; 7],
-    /// Event time absent or unreadable: the record's timestamp instead.
+    pub rejected: [u64; Reason::COUNT],
+    /// Event time absent or before 2000: the record's timestamp instead.
     pub time_fallback: u64,
     /// Optional fields that were there and unreadable.
     pub optional_unreadable: u64,
     /// Instruments whose total stopped while they traded.
     pub volume_stuck: u64,
+    /// Accepted ticks of more than a leap before E.
+    pub behind: u64,
 }
+
+/// An exchange and segment by index, and a token.
+pub type Key = (u32, i64);
 
 /// The fold of one input partition.
 #[derive(Debug)]
@@ -50,17 +53,17 @@ pub struct Book {
     pub(crate) rules: Rules,
     pub(crate) partition: i32,
     pub(crate) venues: Venues,
-    index: FxHashMap<(u32, i64), u32>,
+    pub(crate) index: FxHashMap<Key, u32>,
     pub(crate) slots: Vec<Option<Instrument>>,
-    free: Vec<u32>,
-    pub(crate) event_ms: Option<i64>,
-    /// Event time of the first accepted tick since the fold's start.
-    pub(crate) first_ms: Option<i64>,
+    pub(crate) free: Vec<u32>,
+    /// Slots of instruments forgotten while a window of theirs was not out.
+    pub(crate) retired: Vec<u32>,
+    pub(crate) idle: Idle,
+    pub(crate) elapsed: Elapsed,
     pub(crate) last_offset: Option<i64>,
     pub(crate) freeze: Option<Freeze>,
-    pub(crate) lost_ms: Option<i64>,
+    pub(crate) lost: Lost,
     pub(crate) ledger: Ledger,
-    swept_ms: i64,
     /// The last commit, per timeframe: C, O, flushed.
     pub(crate) frontiers_ms: Vec<i64>,
     pub(crate) offsets: Vec<i64>,
@@ -71,7 +74,7 @@ pub struct Book {
     pub(crate) revised: BTreeSet<(usize, u32, i64)>,
     touched: Vec<u32>,
     /// Slots of instruments not told of yet by `take_new`.
-    fresh: Vec<u32>,
+    pub(crate) fresh: Vec<u32>,
     changes: Vec<(usize, Change)>,
 }
 
@@ -82,6 +85,16 @@ pub struct Sorted {
     pub rejects: Vec<(usize, &'static str)>,
     /// Index in the batch and the timeframes by bit.
     pub late: Vec<(usize, u64)>,
+    /// Index in the batch of the first tick of each kind that the ledger counts beside its sums.
+    pub notes: Vec<(usize, &'static str)>,
+}
+
+impl Sorted {
+    fn note(&mut self, index: usize, kind: &'static str) {
+        if !self.notes.iter().any(|(_, noted)| *noted == kind) {
+            self.notes.push((index, kind));
+        }
+    }
 }
 
 impl Book {
@@ -96,13 +109,13 @@ impl Book {
             index: FxHashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
-            event_ms: None,
-            first_ms: None,
+            retired: Vec::new(),
+            idle: Idle::default(),
+            elapsed: Elapsed::default(),
             last_offset: None,
             freeze: None,
-            lost_ms: None,
+            lost: Lost::default(),
             ledger: Ledger::default(),
-            swept_ms: 0,
             frontiers_ms: vec![0; frames],
             offsets: vec![0; frames],
             flushed: vec![0; frames],
@@ -128,23 +141,17 @@ impl Book {
             if judged.is_empty() {
                 break;
             }
+            let epoch = self.venues.epoch();
             self.warm(judged.iter().map(|(_, _, _, verdict)| verdict));
             for (i, timestamp_ms, offset, verdict) in &judged {
                 self.last_offset = Some(*offset);
                 match verdict {
-                    Verdict::Rejected(reason) => {
-                        if let Some(count) = self.ledger.rejected.get_mut(*reason as usize) {
-                            *count += 1;
-                        }
-                        sorted.rejects.push((*i, reason.name()));
-                    }
-                    Verdict::Quote { .. } => self.ledger.quotes += 1,
-                    Verdict::Tick(tick) => {
-                        let late = self.fold_tick(tick, *timestamp_ms, *offset);
-                        if late != 0 {
-                            sorted.late.push((*i, late));
-                        }
-                    }
+                    Verdict::Rejected(reason) => self.reject(*reason, *i, &mut sorted),
+                    Verdict::Quote(_) => self.ledger.quotes += 1,
+                    Verdict::Tick(tick) => match self.fold_tick(tick, epoch, *timestamp_ms, *offset) {
+                        Some(folded) => self.count(tick, folded, *i, &mut sorted),
+                        None => self.reject(Reason::Limit, *i, &mut sorted),
+                    },
                 }
             }
         }
@@ -160,40 +167,62 @@ impl Book {
         let mut seen = 0;
         for verdict in verdicts {
             let Verdict::Tick(tick) = verdict else { continue };
-            let Some(slot) = self.index.get(&(tick.venue, tick.token)) else { continue };
+            let Some(slot) = tick.venue.and_then(|venue| self.index.get(&(venue, tick.named.token))) else { continue };
             let Some(Some(instrument)) = self.slots.get(*slot as usize) else { continue };
             seen ^= instrument.glance();
         }
         std::hint::black_box(seen);
     }
 
-    fn fold_tick(&mut self, tick: &Tick, timestamp_ms: i64, offset: i64) -> u64 {
-        let slot = self.slot_of(tick);
-        let (Some(Some(instrument)), Some(venue)) = (self.slots.get_mut(slot as usize), self.venues.get(tick.venue))
-        else {
-            return 0;
-        };
+    fn reject(&mut self, reason: Reason, index: usize, sorted: &mut Sorted) {
+        if let Some(count) = self.ledger.rejected.get_mut(reason as usize) {
+            *count += 1;
+        }
+        sorted.rejects.push((index, reason.name()));
+    }
+
+    /// None, and nothing has changed, where the tick would go beyond a limit. `epoch`: of the venues as it was read.
+    fn fold_tick(&mut self, tick: &Tick, epoch: u64, timestamp_ms: i64, offset: i64) -> Option<Folded> {
+        let slot = self.slot_of(tick, epoch)?;
+        let instrument = self.slots.get_mut(slot as usize)?.as_mut()?;
+        let venue = self.venues.get(instrument.venue)?;
+        if instrument.clock.is_leap(tick.at_ms) && instrument.claims_too_many(&self.rules, venue, tick) {
+            return None;
+        }
         if !instrument.is_touched {
             instrument.is_touched = true;
             self.touched.push(slot);
         }
+        let key = (instrument.venue, instrument.token);
         let freeze = self.freeze.as_ref();
         let folded = instrument.fold(&self.rules, venue, freeze, &self.frontiers_ms, tick, offset, &mut self.changes);
         self.note_changes(slot, offset);
 
         let capped_ms = usable(timestamp_ms).map_or(tick.at_ms, |read_ms| tick.at_ms.min(read_ms + AHEAD_MS));
-        self.event_ms = self.event_ms.max(Some(capped_ms));
-        self.first_ms = self.first_ms.or(Some(tick.at_ms));
-        self.count(tick, folded);
-        folded.late
+        let heard = self.elapsed.hear(key, capped_ms, folded.is_leap);
+        if matches!(heard, Heard::Step | Heard::Leap) {
+            self.lost.rise(self.event_ms());
+        }
+        Some(folded)
     }
 
-    fn count(&mut self, tick: &Tick, folded: Folded) {
+    fn count(&mut self, tick: &Tick, folded: Folded, index: usize, sorted: &mut Sorted) {
         let all = (1_u64 << self.rules.timeframes.len()) - 1;
+        let event_ms = self.event_ms();
         let ledger = &mut self.ledger;
-        ledger.time_fallback += u64::from(tick.time_fallback);
-        ledger.optional_unreadable += u64::from(tick.optional_unreadable);
-        ledger.volume_stuck += u64::from(folded.is_stuck);
+        if tick.time_fallback {
+            ledger.time_fallback += 1;
+            sorted.note(index, "time_fallback");
+        }
+        if tick.optional_unreadable > 0 {
+            ledger.optional_unreadable += u64::from(tick.optional_unreadable);
+            sorted.note(index, "optional_unreadable");
+        }
+        if folded.is_stuck {
+            ledger.volume_stuck += 1;
+            sorted.note(index, "volume_stuck");
+        }
+        ledger.behind += u64::from(event_ms.is_some_and(|event_ms| tick.at_ms < event_ms - LEAP_MS));
         if folded.is_outside {
             ledger.outside += 1;
         } else if folded.late == all {
@@ -202,23 +231,30 @@ impl Book {
             ledger.folded += 1;
             ledger.late_some += u64::from(folded.late != 0);
         }
+        if folded.late != 0 {
+            sorted.late.push((index, folded.late));
+        }
     }
 
-    /// The tick's instrument; one silent for too long begins anew, its open windows stay till they are out.
-    fn slot_of(&mut self, tick: &Tick) -> u32 {
-        let key = (tick.venue, tick.token);
-        let silent_ms = self.event_ms.map_or(i64::MIN, |e| e - SILENT_MS);
-        if let Some(slot) = self.index.get(&key)
-            && let Some(Some(instrument)) = self.slots.get(*slot as usize)
-            && instrument.seen_ms > silent_ms
-        {
-            return *slot;
+    /// The slot of the tick's instrument; None where no more can be held.
+    fn slot_of(&mut self, tick: &Tick, epoch: u64) -> Option<u32> {
+        let named = &tick.named;
+        let venue = if tick.venue.is_some() && self.venues.epoch() == epoch {
+            tick.venue
+        } else {
+            self.venues.find(&named.exchange, &named.segment)
+        };
+        if let Some(slot) = venue.and_then(|venue| self.index.get(&(venue, named.token))) {
+            return Some(*slot);
         }
-        let instrument = Instrument::new(tick.venue, tick.token, self.rules.timeframes.len());
-        let slot = self.put(instrument);
+        if self.index.len() >= self.rules.instruments_max && !self.make_room() {
+            return None;
+        }
+        let venue = self.venues.take(&self.rules, &named.exchange, &named.segment);
+        let slot = self.put(Instrument::new(venue, named.token, self.rules.timeframes.len()));
         self.fresh.push(slot);
-        self.index.insert(key, slot);
-        slot
+        self.index.insert((venue, named.token), slot);
+        Some(slot)
     }
 
     fn put(&mut self, instrument: Instrument) -> u32 {
@@ -264,7 +300,7 @@ impl Book {
             self.index_windows();
         }
         self.forget_touched();
-        self.sweep();
+        self.free_retired();
     }
 
     /// `open` and `revised` from the windows themselves: after a load, or a commit behind the fold.
@@ -296,38 +332,33 @@ impl Book {
         }
     }
 
-    /// Free the slots of instruments silent for too long, once all of their windows are out.
-    fn sweep(&mut self) {
-        let Some(event_ms) = self.event_ms.filter(|e| *e >= self.swept_ms + SWEEP_MS) else { return };
-        self.swept_ms = event_ms;
-        for (slot, place) in (0_u32..).zip(&mut self.slots) {
-            let Some(instrument) = place else { continue };
-            let key = (instrument.venue, instrument.token);
-            let is_current = self.index.get(&key) == Some(&slot);
-            let is_silent = instrument.seen_ms <= event_ms - SILENT_MS;
-            if (is_silent || !is_current) && instrument.is_out(&self.frontiers_ms, &self.offsets) {
-                if is_current {
-                    self.index.remove(&key);
-                }
-                *place = None;
-                self.free.push(slot);
-            }
-        }
-    }
-
     /// Restore: windows that began before the fold's start and are out take no ticks.
     pub fn freeze(&mut self, start_ms: i64) {
         self.freeze = Some(Freeze { start_ms, frontiers_ms: self.frontiers_ms.clone() });
     }
 
-    /// Ticks up to this event time are known to be gone.
-    pub fn lose(&mut self, lost_ms: i64) {
-        self.lost_ms = self.lost_ms.max(Some(lost_ms));
+    /// Records before the next one are gone, or were passed over: windows they may belong to are not complete.
+    pub fn lose(&mut self) {
+        self.lost.begin(self.event_ms());
     }
 
-    /// Restore: E of the last commit, where the fold began after the tick that set it.
-    pub fn raise_event_ms(&mut self, event_ms: i64) {
-        self.event_ms = self.event_ms.max(Some(event_ms));
+    /// E: None before two ticks have witnessed one.
+    #[must_use]
+    pub fn event_ms(&self) -> Option<i64> {
+        self.elapsed.clock.value_ms
+    }
+
+    /// The time of a tick far after E that waits for its witness.
+    #[must_use]
+    pub fn claim_ms(&self) -> Option<i64> {
+        self.elapsed.clock.claim_ms
+    }
+
+    /// E as the last commit has it, or as another witness of the claim says; the claim is dropped.
+    pub fn set_event_ms(&mut self, event_ms: Option<i64>) {
+        self.elapsed.set(event_ms);
+        self.lost.rise(event_ms);
+        self.idle = Idle::default();
     }
 
     /// Offset after the last record folded.
@@ -356,32 +387,6 @@ impl Book {
         self.slots.get(*slot as usize)?.as_ref().map(|instrument| instrument.seen_ms)
     }
 
-    /// The instruments as a dump carries them, and the way back.
-    pub(crate) fn replace_instruments(&mut self, instruments: Vec<Instrument>) {
-        self.index.clear();
-        self.free.clear();
-        self.touched.clear();
-        self.changes.clear();
-        self.slots = instruments.into_iter().map(Some).collect();
-        self.fresh = (0_u32..).zip(&self.slots).map(|(slot, _)| slot).collect();
-        for (slot, instrument) in (0_u32..).zip(&self.slots) {
-            // Of two lives of one instrument the younger comes later and stays in the index.
-            if let Some(instrument) = instrument {
-                self.index.insert((instrument.venue, instrument.token), slot);
-            }
-        }
-        self.index_windows();
-    }
-
-    /// Older lives of an instrument first.
-    pub(crate) fn instruments_by_age(&self) -> Vec<&Instrument> {
-        let is_current = |slot: u32, i: &Instrument| self.index.get(&(i.venue, i.token)) == Some(&slot);
-        let all = || (0_u32..).zip(&self.slots).filter_map(|(slot, place)| place.as_ref().map(|i| (slot, i)));
-        let old = all().filter(|(slot, i)| !is_current(*slot, i));
-        let current = all().filter(|(slot, i)| is_current(*slot, i));
-        old.chain(current).map(|(_, i)| i).collect()
-    }
-
     /// Counts by name; `read` is the sum of the five kinds.
     #[must_use]
     pub fn ledger(&self) -> Vec<(String, u64)> {
@@ -397,6 +402,7 @@ impl Book {
             ("time_fallback".to_owned(), ledger.time_fallback),
             ("optional_unreadable".to_owned(), ledger.optional_unreadable),
             ("volume_stuck".to_owned(), ledger.volume_stuck),
+            ("behind".to_owned(), ledger.behind),
         ];
         let read = ledger.folded + ledger.quotes + ledger.outside + ledger.late + rejected;
         counts.push(("read".to_owned(), read));

@@ -107,13 +107,12 @@ impl Book {
         shared.turn_to(venue, instrument.venue, &self.rules.timeframes.get(frame)?.label, window);
         let is_out = self.frontiers_ms.get(frame).is_some_and(|c| window.end_ms <= *c);
         let known = if is_out { &self.offsets } else { &self.flushed };
-        let is_lost = self.lost_ms.is_some_and(|lost_ms| window.start_ms < lost_ms);
         let publication = Publication {
             shared,
             token: instrument.token,
             partition: self.partition,
             quantity_decimals: self.rules.quantity_decimals,
-            is_complete: !is_lost && self.first_ms.is_some_and(|first_ms| window.start_ms >= first_ms),
+            is_complete: !self.lost.holds(window.start_ms),
             is_revised: known.get(frame).is_some_and(|offset| window.first_offset < *offset),
         };
         Some((key(venue, instrument.token), value(window, &publication)))
@@ -123,5 +122,11 @@ impl Book {
     #[must_use]
     pub fn next_ends_ms(&self) -> Vec<Option<i64>> {
         self.open.iter().map(|open| open.keys().next().copied()).collect()
+    }
+
+    /// Per timeframe the greatest end above C.
+    #[must_use]
+    pub fn last_ends_ms(&self) -> Vec<Option<i64>> {
+        self.open.iter().map(|open| open.keys().next_back().copied()).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::number::{Decimal, float, integer, is_number};
+use crate::number::{Decimal, float, integer, is_number, quantity};
 use crate::rules::{FIELD_COUNT, Field, Rules};
 use crate::scan::{Layout, Name, between_quotes, members};
 use crate::session::{Schedule, find_schedule};
@@ -13,6 +13,11 @@ use crate::time::{FIRST_MS, LIMIT_MS, epoch_number_ms, text_ms};
 
 /// So many records in a row unlike the layout, and it is learned anew: a few of another kind among them cost nothing.
 const STRANGERS_MAX: u32 = 8;
+
+/// An exchange's or segment's name, in bytes of UTF-8: longer ones are no names, and a candle always fits its topic.
+const NAME_BYTES_MAX: usize = 64;
+/// `companyName` and `ScripCode`, in bytes of UTF-8; escaped in a candle they take at most six times as many.
+const TEXT_BYTES_MAX: usize = 256;
 
 /// Why a record is rejected; the text is the `reason` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +29,22 @@ pub enum Reason {
     Price,
     Time,
     Future,
+    /// More instruments, or more claimed windows, than may be held.
+    Limit,
 }
 
 impl Reason {
-    pub const ALL: [Self; 7] =
-        [Self::Tombstone, Self::Empty, Self::Json, Self::Instrument, Self::Price, Self::Time, Self::Future];
+    pub const COUNT: usize = 8;
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Tombstone,
+        Self::Empty,
+        Self::Json,
+        Self::Instrument,
+        Self::Price,
+        Self::Time,
+        Self::Future,
+        Self::Limit,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -39,11 +55,12 @@ impl Reason {
             Self::Price => "price",
             Self::Time => "time",
             Self::Future => "future",
+            Self::Limit => "limit",
         }
     }
 }
 
-/// An exchange and segment met in the log, with what it trades.
+/// An exchange and segment of instruments that are held, with what it trades.
 #[derive(Debug)]
 pub struct Venue {
     pub exchange: String,
@@ -51,63 +68,133 @@ pub struct Venue {
     /// Shared: a feed may make up as many segments as it likes.
     pub schedule: Arc<Schedule>,
     pub since_zero: bool,
+    /// How many instruments held are of it.
+    instruments: u32,
 }
 
-/// Venues by index; grows with the log, a handful in practice.
+/// The venues of the instruments held, by index; a handful in practice.
 #[derive(Debug, Default)]
 pub struct Venues {
-    pub list: Vec<Venue>,
+    list: Vec<Option<Venue>>,
+    free: Vec<u32>,
     by_name: FxHashMap<String, u32>,
     last: u32,
+    epoch: u64,
     feed: Feed,
 }
 
 impl Venues {
     pub fn get(&self, index: u32) -> Option<&Venue> {
-        self.list.get(index as usize)
+        self.list.get(index as usize)?.as_ref()
     }
 
-    /// The index of this pair, if it was met.
+    /// Another number as soon as an index may mean another pair.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Exchange and segment of each index, both empty where none is held.
+    pub fn names(&self) -> Vec<(&str, &str)> {
+        let names = self.list.iter().map(Option::as_ref);
+        names.map(|venue| venue.map_or(("", ""), |v| (v.exchange.as_str(), v.segment.as_str()))).collect()
+    }
+
+    /// The index of this pair, if it is held.
     pub fn find(&self, exchange: &str, segment: &str) -> Option<u32> {
         self.by_name.get(&format!("{exchange}:{segment}")).copied()
     }
 
-    /// The index of this pair, new ones added. Neither part holds a colon, so the joined name is unique.
-    pub fn index(&mut self, rules: &Rules, exchange: &str, segment: &str) -> u32 {
-        if let Some(venue) = self.get(self.last)
-            && venue.exchange == exchange
-            && venue.segment == segment
-        {
-            return self.last;
+    /// As `find`, fast where the record before was of the same pair.
+    fn find_again(&mut self, exchange: &str, segment: &str) -> Option<u32> {
+        let is_last = self.get(self.last).is_some_and(|v| v.exchange == exchange && v.segment == segment);
+        if !is_last {
+            self.last = self.find(exchange, segment)?;
         }
-        let name = format!("{exchange}:{segment}");
-        self.last = match self.by_name.get(&name) {
-            Some(index) => *index,
-            None => {
-                let index = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
-                self.list.push(Venue {
-                    exchange: exchange.to_owned(),
-                    segment: segment.to_owned(),
-                    schedule: find_schedule(rules, exchange, segment),
-                    since_zero: rules.counts_since_zero(exchange),
-                });
-                self.by_name.insert(name, index);
-                index
-            }
-        };
-        self.last
+        Some(self.last)
     }
+
+    /// The index of this pair for one instrument more. Neither part holds a colon, so the joined name is unique.
+    pub fn take(&mut self, rules: &Rules, exchange: &str, segment: &str) -> u32 {
+        let index = self.find(exchange, segment).unwrap_or_else(|| {
+            let index = self.free.pop().unwrap_or_else(|| {
+                self.list.push(None);
+                u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+            });
+            self.put(index, rules, exchange, segment);
+            index
+        });
+        self.count(index, 1);
+        index
+    }
+
+    /// One instrument less; true where it was the last one and the index means nothing from now on.
+    pub fn give_back(&mut self, index: u32) -> bool {
+        if self.count(index, -1) != Some(0) {
+            return false;
+        }
+        if let Some(venue) = self.list.get_mut(index as usize).and_then(Option::take) {
+            self.by_name.remove(&format!("{}:{}", venue.exchange, venue.segment));
+            self.free.push(index);
+            self.epoch += 1;
+        }
+        true
+    }
+
+    /// The list as `names` gave it; false where a pair is there twice. Instruments are counted by `count`.
+    pub fn restore(&mut self, rules: &Rules, names: &[(String, String)]) -> bool {
+        for (index, (exchange, segment)) in (0_u32..).zip(names) {
+            self.list.push(None);
+            if exchange.is_empty() && segment.is_empty() {
+                self.free.push(index);
+            } else if self.find(exchange, segment).is_some() {
+                return false;
+            } else {
+                self.put(index, rules, exchange, segment);
+            }
+        }
+        true
+    }
+
+    fn put(&mut self, index: u32, rules: &Rules, exchange: &str, segment: &str) {
+        self.by_name.insert(format!("{exchange}:{segment}"), index);
+        if let Some(place) = self.list.get_mut(index as usize) {
+            *place = Some(Venue {
+                exchange: exchange.to_owned(),
+                segment: segment.to_owned(),
+                schedule: find_schedule(rules, exchange, segment),
+                since_zero: rules.counts_since_zero(exchange),
+                instruments: 0,
+            });
+        }
+    }
+
+    /// How many instruments there are of it after `change`; `None` where it is not held.
+    pub fn count(&mut self, index: u32, change: i32) -> Option<u32> {
+        let venue = self.list.get_mut(index as usize)?.as_mut()?;
+        venue.instruments = venue.instruments.saturating_add_signed(change);
+        Some(venue.instruments)
+    }
+}
+
+/// Exchange, segment, token.
+#[derive(Debug)]
+pub struct Named<'a> {
+    pub exchange: Cow<'a, str>,
+    pub segment: Cow<'a, str>,
+    pub token: i64,
 }
 
 /// What a record says, judged up to its time.
 #[derive(Debug)]
 pub struct Tick<'a> {
-    pub venue: u32,
-    pub token: i64,
+    pub named: Named<'a>,
+    /// Where an instrument of this exchange and segment was held when the record was read.
+    pub venue: Option<u32>,
     pub price: f64,
-    pub quantity: i64,
-    /// 0 where the record has none.
-    pub total: i64,
+    /// In units of 10^-`quantity_decimals`.
+    pub quantity: i128,
+    /// As `quantity`; 0 where the record has none.
+    pub total: i128,
     pub at_ms: i64,
     pub company: Option<Cow<'a, str>>,
     /// `None` where it is the token itself.
@@ -121,10 +208,7 @@ pub struct Tick<'a> {
 pub enum Verdict<'a> {
     Rejected(Reason),
     /// Price 0: a quote without a trade.
-    Quote {
-        venue: u32,
-        token: i64,
-    },
+    Quote(Named<'a>),
     Tick(Tick<'a>),
 }
 
@@ -214,12 +298,13 @@ fn number<T>(raw: Spelled, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
     }
 }
 
-fn whole(raw: Spelled, decimals: u32) -> Option<i64> {
-    number(raw, |text| integer(text, decimals))
+/// At most `bytes_max` of text.
+fn short(raw: Spelled<'_>, bytes_max: usize) -> Option<Cow<'_, str>> {
+    string(raw).filter(|text| text.len() <= bytes_max)
 }
 
 fn name_part(raw: Spelled<'_>) -> Option<Cow<'_, str>> {
-    string(raw).filter(|text| !text.is_empty() && !text.as_bytes().contains(&b':'))
+    short(raw, NAME_BYTES_MAX).filter(|text| !text.is_empty() && !text.as_bytes().contains(&b':'))
 }
 
 /// The record's own timestamp where it can be one (`docs/decisions/0002`, 6).
@@ -227,68 +312,78 @@ pub fn usable(timestamp_ms: i64) -> Option<i64> {
     (FIRST_MS..LIMIT_MS).contains(&timestamp_ms).then_some(timestamp_ms)
 }
 
-fn event_time(raw: Option<Spelled>, schedule: &Schedule) -> Option<i64> {
-    let raw = raw?;
-    let ms = match raw.text.first()? {
-        b'"' => text_ms(&unquoted(raw)?, schedule),
+/// `Ok(None)`: no time is given, or one before 2000; an error: what is there cannot be read.
+fn event_time(raw: Option<Spelled>, schedule: &Schedule) -> Result<Option<i64>, Reason> {
+    let Some(raw) = raw else { return Ok(None) };
+    let ms = match raw.text.first() {
+        Some(b'"') => unquoted(raw).and_then(|text| text_ms(&text, schedule)),
         _ => epoch_number_ms(raw.text),
     };
-    ms.filter(|ms| *ms >= FIRST_MS)
+    ms.map(|ms| Some(ms).filter(|ms| *ms >= FIRST_MS)).ok_or(Reason::Time)
 }
 
 /// Judge one record: JSON, instrument, price, time.
 pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, timestamp_ms: i64) -> Verdict<'a> {
-    let Some(value) = value else { return Verdict::Rejected(Reason::Tombstone) };
+    read(rules, venues, value, timestamp_ms).unwrap_or_else(Verdict::Rejected)
+}
+
+fn read<'a>(
+    rules: &Rules,
+    venues: &mut Venues,
+    value: Option<&'a [u8]>,
+    timestamp_ms: i64,
+) -> Result<Verdict<'a>, Reason> {
+    let value = value.ok_or(Reason::Tombstone)?;
     if value.is_empty() {
-        return Verdict::Rejected(Reason::Empty);
+        return Err(Reason::Empty);
     }
     let mut raw = Raw::default();
-    if venues.feed.read(rules, value, &mut raw).is_none() {
-        return Verdict::Rejected(Reason::Json);
-    }
+    venues.feed.read(rules, value, &mut raw).ok_or(Reason::Json)?;
     let field = |field: Field| raw.get(field as usize).copied().flatten();
 
     let exchange = field(Field::Exchange).and_then(name_part);
     let segment = field(Field::Segment).and_then(name_part);
-    let token = field(Field::Token).and_then(|text| whole(text, 0));
+    let token = field(Field::Token).and_then(|text| number(text, integer));
     let (Some(exchange), Some(segment), Some(token)) = (exchange, segment, token) else {
-        return Verdict::Rejected(Reason::Instrument);
+        return Err(Reason::Instrument);
     };
-    let venue = venues.index(rules, &exchange, &segment);
 
-    let price = field(Field::Price).and_then(|text| number(text, float));
-    let price = match price {
-        Some(price) if price.is_finite() && price >= 0.0 => price,
-        _ => return Verdict::Rejected(Reason::Price),
-    };
+    let price = field(Field::Price).and_then(|text| number(text, float)).ok_or(Reason::Price)?;
+    if !price.is_finite() || price < 0.0 {
+        return Err(Reason::Price);
+    }
     if price == 0.0 {
-        return Verdict::Quote { venue, token };
+        return Ok(Verdict::Quote(Named { exchange, segment, token }));
     }
 
-    let Some(schedule) = venues.get(venue).map(|v| &v.schedule) else { return Verdict::Rejected(Reason::Instrument) };
-    let (at_ms, time_fallback) = match time(event_time(field(Field::Time), schedule), timestamp_ms, rules.future_ms) {
-        Ok(time) => time,
-        Err(reason) => return Verdict::Rejected(reason),
+    let venue = venues.find_again(&exchange, &segment);
+    let time_text = field(Field::Time);
+    let read_ms = match venue.and_then(|index| venues.get(index)) {
+        Some(venue) => event_time(time_text, &venue.schedule)?,
+        None => event_time(time_text, &find_schedule(rules, &exchange, &segment))?,
     };
+    let (at_ms, time_fallback) = time(read_ms, timestamp_ms, rules.future_ms)?;
 
     let mut optional_unreadable = 0;
-    let mut amount = |text: Option<Spelled>| {
-        let value = text.and_then(|text| whole(text, rules.quantity_decimals));
+    let mut amount = |text: Option<Spelled>, may_be_negative: bool| {
+        let value = text.and_then(|text| number(text, |text| quantity(text, rules.quantity_decimals)));
+        let value = value.filter(|(_, is_negative)| may_be_negative || !is_negative);
         optional_unreadable += u32::from(text.is_some() && value.is_none());
-        value.unwrap_or(0)
+        value.map_or(0, |(size, _)| size)
     };
-    let quantity = amount(field(Field::Quantity));
-    let total = amount(field(Field::Total));
+    // The sign of a trade's quantity is its side.
+    let quantity = amount(field(Field::Quantity), true);
+    let total = amount(field(Field::Total), false);
     let company_text = field(Field::Company);
-    let company = company_text.and_then(string);
+    let company = company_text.and_then(|text| short(text, TEXT_BYTES_MAX));
     let scrip_text = field(Field::Scrip);
     let scrip = scrip_text.and_then(scrip_code);
     optional_unreadable += u32::from(company_text.is_some() && company.is_none());
     optional_unreadable += u32::from(scrip_text.is_some() && scrip.is_none());
     let scrip = scrip.filter(|code| !is_token(code, token));
-    Verdict::Tick(Tick {
+    Ok(Verdict::Tick(Tick {
+        named: Named { exchange, segment, token },
         venue,
-        token,
         price,
         quantity,
         total,
@@ -297,7 +392,7 @@ pub fn judge<'a>(rules: &Rules, venues: &mut Venues, value: Option<&'a [u8]>, ti
         scrip,
         time_fallback,
         optional_unreadable,
-    })
+    }))
 }
 
 /// Event time and whether it is the record's own timestamp.
@@ -314,9 +409,9 @@ fn time(read: Option<i64>, timestamp_ms: i64, future_ms: i64) -> Result<(i64, bo
 /// A string as it is, a whole number as its digits.
 fn scrip_code(raw: Spelled<'_>) -> Option<Cow<'_, str>> {
     if raw.text.first() == Some(&b'"') {
-        return string(raw);
+        return short(raw, TEXT_BYTES_MAX);
     }
-    Decimal::parse(raw.text)?.scaled(0).map(|code| Cow::Owned(code.to_string()))
+    Decimal::parse(raw.text)?.whole().map(|code| Cow::Owned(code.to_string()))
 }
 
 fn is_token(code: &str, token: i64) -> bool {

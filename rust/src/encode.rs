@@ -1,6 +1,7 @@
 //! A window to the JSON record of a candle topic (semantics §5).
 
 use crate::decode::Venue;
+use crate::number::unit;
 use crate::time::write_local;
 use crate::window::Window;
 
@@ -53,7 +54,7 @@ pub struct Publication<'a> {
     pub is_revised: bool,
 }
 
-fn put_int(out: &mut Vec<u8>, value: i64) {
+fn put_int(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -62,17 +63,29 @@ fn put_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let _ = serde_json::to_writer(out, value);
 }
 
-fn put_quantity(out: &mut Vec<u8>, value: i64, decimals: u32) {
-    if decimals == 0 {
-        put_int(out, value);
+/// A JSON number with no more digits than it needs.
+fn put_quantity(out: &mut Vec<u8>, value: i128, decimals: u32) {
+    let unit = unit(decimals);
+    // Nearly all fit 64 bits, which divide many times faster.
+    let mut fraction = if let (Ok(value), Ok(unit)) = (u64::try_from(value), u64::try_from(unit)) {
+        put_int(out, value / unit);
+        value % unit
+    } else {
+        put_int(out, value / unit);
+        u64::try_from(value % unit).unwrap_or(0)
+    };
+    if fraction == 0 {
         return;
     }
-    let unit = 10_i64.pow(decimals);
-    put_int(out, value / unit);
+    let mut digits = decimals as usize;
+    while fraction % 10 == 0 {
+        fraction /= 10;
+        digits -= 1;
+    }
     out.push(b'.');
-    let fraction = (value % unit).to_string();
-    out.extend(std::iter::repeat_n(b'0', decimals as usize - fraction.len()));
-    out.extend_from_slice(fraction.as_bytes());
+    let text = fraction.to_string();
+    out.extend(std::iter::repeat_n(b'0', digits - text.len()));
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// `N:C:2885`: the key of ticks' instrument and of its candles.

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::{Tick, Venue};
-use crate::rules::Rules;
-use crate::session::{Bounds, Place, Session, window_inside, window_outside};
+use crate::rules::{Rules, Timeframe};
+use crate::session::{Bounds, DAY_MS, Place, Session, window_inside, window_outside};
 use crate::window::{Change, Frame, Mark, Trade};
+use crate::witness::{Clock, Heard, LEAP_MS};
 
 /// Ticks in a row that trade below the day's greatest total before it counts as stuck (0002, 14).
 const STUCK_TICKS: u32 = 100;
 /// A kept tick long after the close still finds its trading day's record.
 const KEEP_DAY_MS: i64 = 14 * 86_400_000;
+
+/// Windows of a timeframe that an instrument may hold beyond a leap of its own clock: each is a claim that did not come true.
+const CLAIMED_MAX: usize = 16;
 
 /// Totals seen before the open of a trading day: only records that raise the greatest so far.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,11 +24,11 @@ pub struct PreOpen {
     pub day: i64,
     pub close_ms: i64,
     /// (event time, offset, total), all three rising.
-    pub(crate) steps: Vec<(i64, i64, i64)>,
+    pub(crate) steps: Vec<(i64, i64, i128)>,
 }
 
 impl PreOpen {
-    fn add(&mut self, at_ms: i64, offset: i64, total: i64) {
+    fn add(&mut self, at_ms: i64, offset: i64, total: i128) {
         let index = self.steps.partition_point(|(t, o, _)| (*t, *o) < (at_ms, offset));
         let before = index.checked_sub(1).and_then(|i| self.steps.get(i));
         if before.is_some_and(|(_, _, greatest)| *greatest >= total) {
@@ -38,7 +42,7 @@ impl PreOpen {
         });
     }
 
-    fn greatest_before(&self, at_ms: i64, offset: i64) -> Option<i64> {
+    fn greatest_before(&self, at_ms: i64, offset: i64) -> Option<i128> {
         let index = self.steps.partition_point(|(t, o, _)| (*t, *o) < (at_ms, offset));
         index.checked_sub(1).and_then(|i| self.steps.get(i)).map(|(_, _, total)| *total)
     }
@@ -51,10 +55,12 @@ pub struct Instrument {
     pub token: i64,
     /// The last company name read.
     company: Option<Arc<str>>,
-    /// Greatest event time of its in-session ticks: its own clock for lateness.
-    pub now_ms: Option<i64>,
+    /// By its in-session ticks: its own clock for lateness.
+    pub clock: Clock,
     /// Greatest event time of its accepted ticks.
     pub seen_ms: i64,
+    /// Offset of its last accepted tick.
+    pub heard_offset: i64,
     pub frames: Vec<Frame>,
     pub pre_open: Vec<PreOpen>,
     stuck: u32,
@@ -73,6 +79,8 @@ pub struct Instrument {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Folded {
     pub is_outside: bool,
+    /// Whether its instrument's own clock leapt.
+    pub is_leap: bool,
     /// Timeframes by bit that the tick was too late for.
     pub late: u64,
     pub is_stuck: bool,
@@ -97,8 +105,9 @@ impl Instrument {
             venue,
             token,
             company: None,
-            now_ms: None,
+            clock: Clock::default(),
             seen_ms: i64::MIN,
+            heard_offset: -1,
             frames: vec![Frame::default(); frames],
             pre_open: Vec::new(),
             stuck: 0,
@@ -110,13 +119,13 @@ impl Instrument {
 
     /// Event times at or before this are too late: `end ≤ too_late` or, outside, `time ≤ too_late`.
     pub fn too_late_ms(&self, rules: &Rules) -> i64 {
-        self.now_ms.map_or(i64::MIN, |now_ms| now_ms - rules.late_horizon_ms)
+        self.clock.value_ms.map_or(i64::MIN, |now_ms| now_ms - rules.late_horizon_ms)
     }
 
     /// A number that depends on all that the next tick will most likely touch.
     pub fn glance(&self) -> i64 {
         let newest = self.frames.iter().filter_map(|frame| frame.windows.newest());
-        newest.fold(0, |seen, w| seen ^ w.start_ms ^ w.total ^ w.source_offset)
+        newest.fold(0, |seen, w| seen ^ w.start_ms ^ w.ticks_all ^ w.source_offset)
     }
 
     fn place(&mut self, rules: &Rules, venue: &Venue, at_ms: i64) -> Place {
@@ -128,6 +137,34 @@ impl Instrument {
             self.session = session;
         }
         place
+    }
+
+    /// Whether the tick would open one claimed window too many (0010, 12).
+    pub fn claims_too_many(&mut self, rules: &Rules, venue: &Venue, tick: &Tick) -> bool {
+        let Some(value_ms) = self.clock.value_ms.filter(|_| self.clock.is_leap(tick.at_ms)) else { return false };
+        let is_claimed = |start_ms: i64| start_ms > value_ms + LEAP_MS;
+        let claimed = |frame: &Frame| frame.windows.len() - frame.windows.count_before(|w| !is_claimed(w.start_ms));
+        if self.frames.iter().all(|frame| claimed(frame) < CLAIMED_MAX) {
+            return false;
+        }
+        let place = self.place(rules, venue, tick.at_ms);
+        let is_windowed = rules.keep_outside || matches!(place, Place::Inside(_));
+        let opens = |(frame, timeframe): (&Frame, &Timeframe)| {
+            let start_ms = bounds_of(venue, place, timeframe, tick.at_ms).start_ms;
+            is_claimed(start_ms) && frame.windows.find(|w| w.start_ms.cmp(&start_ms)).is_none()
+        };
+        is_windowed && self.frames.iter().zip(&rules.timeframes).any(opens)
+    }
+
+    /// When no tick of the day of its last one is to come: its last close, and midnight behind it.
+    pub fn day_over_ms(&self, rules: &Rules, venue: &Venue) -> i64 {
+        let schedule = &venue.schedule;
+        let date = schedule.local_day(self.seen_ms);
+        let day = match schedule.place(self.seen_ms, rules.after_close_ms) {
+            Place::Inside(session) | Place::Before(session) => session.day,
+            Place::After => date,
+        };
+        schedule.day_bounds(day).1.max(schedule.to_utc_ms((date + 1) * DAY_MS))
     }
 
     /// Fold a tick; `changes` receives `(timeframe, change)` for each window that is new, or whose fields changed
@@ -144,6 +181,7 @@ impl Instrument {
         changes: &mut Vec<(usize, Change)>,
     ) -> Folded {
         self.seen_ms = self.seen_ms.max(tick.at_ms);
+        self.heard_offset = offset;
         if let Some(name) = tick.company.as_deref()
             && self.company.as_deref() != Some(name)
         {
@@ -154,7 +192,7 @@ impl Instrument {
             self.serve_base(rules, venue, place, tick, offset, changes);
             return Folded { is_outside: true, ..Folded::default() };
         }
-        self.now_ms = self.now_ms.max(Some(tick.at_ms));
+        let is_leap = self.clock.hear(tick.at_ms, || true) == Heard::Leap;
         let too_late_ms = self.too_late_ms(rules);
         if self.scrip.as_deref() != tick.scrip.as_deref() {
             self.scrip = tick.scrip.as_deref().map(Arc::from);
@@ -174,10 +212,7 @@ impl Instrument {
         let frames = self.frames.iter_mut().zip(&rules.timeframes).zip(frontiers_ms);
         for (i, ((frame, timeframe), frontier_ms)) in frames.enumerate() {
             let newest = if is_after_close { None } else { frame.newest_bounds(tick.at_ms) };
-            let bounds = newest.unwrap_or_else(|| match place {
-                Place::Inside(session) => window_inside(&venue.schedule, session, timeframe.length_ms, tick.at_ms),
-                outside => window_outside(&venue.schedule, outside, timeframe.length_ms, tick.at_ms),
-            });
+            let bounds = newest.unwrap_or_else(|| bounds_of(venue, place, timeframe, tick.at_ms));
             if bounds.end_ms <= too_late_ms || freeze.is_some_and(|f| f.holds(i, bounds)) {
                 late |= 1 << i;
                 continue;
@@ -199,7 +234,7 @@ impl Instrument {
                 frame.rebase(bounds.day, offset, &mut note);
             }
         }
-        Folded { is_outside: false, late, is_stuck: self.is_stuck(tick) }
+        Folded { is_outside: false, is_leap, late, is_stuck: self.is_stuck(tick) }
     }
 
     /// An outside tick's total may be the base of the session that follows it.
@@ -259,7 +294,14 @@ impl Instrument {
     }
 }
 
-fn base_of(first: Option<(i64, i64, i64)>, pre_open: Option<&PreOpen>, venue: &Venue) -> i64 {
+fn bounds_of(venue: &Venue, place: Place, timeframe: &Timeframe, at_ms: i64) -> Bounds {
+    match place {
+        Place::Inside(session) => window_inside(&venue.schedule, session, timeframe.length_ms, at_ms),
+        outside => window_outside(&venue.schedule, outside, timeframe.length_ms, at_ms),
+    }
+}
+
+fn base_of(first: Option<(i64, i64, i128)>, pre_open: Option<&PreOpen>, venue: &Venue) -> i128 {
     let Some((at_ms, offset, base)) = first else { return 0 };
     if venue.since_zero {
         return 0;

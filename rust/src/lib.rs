@@ -2,7 +2,8 @@
 //!
 //! The way of a tick: [`decode`] reads the record over [`scan`], [`time`] its event time, [`session`] says where it
 //! belongs, [`fold`] puts it into the windows of [`window`], [`close`] picks what is due, [`encode`]
-//! writes it. [`book`] holds the state and [`state`] dumps and loads it. Only [`bindings`] knows Python.
+//! writes it. [`book`] holds the state, [`elapsed`] and [`witness`] say whose time counts, [`forget`] what is held no longer,
+//! and [`state`] dumps and loads it. Only [`bindings`] knows Python.
 
 #![cfg_attr(fuzzing, allow(missing_docs))]
 
@@ -10,8 +11,10 @@ mod bindings;
 pub mod book;
 mod close;
 mod decode;
+mod elapsed;
 mod encode;
 mod fold;
+mod forget;
 mod number;
 pub mod rules;
 mod scan;
@@ -20,6 +23,7 @@ mod state;
 mod time;
 mod window;
 mod windows;
+mod witness;
 
 /// What `rust/fuzz` drives beside the book.
 #[cfg(fuzzing)]

@@ -1,5 +1,16 @@
 //! JSON numbers read exactly, as decimals: no detour over floats for what must be whole.
 
+/// A quantity of 10¹⁹ or more is none: with 18 decimals it would not fit 128 bits many times over.
+const MAGNITUDE_DIGITS_MAX: i64 = 19;
+
+/// The most decimals of a quantity: 10¹⁸ is the last power of ten that fits 63 bits.
+pub const DECIMALS_MAX: u32 = 18;
+
+/// 10^`decimals`: what one of a quantity is in its smallest units.
+pub fn unit(decimals: u32) -> i128 {
+    10_i128.saturating_pow(decimals)
+}
+
 /// A JSON number taken apart: value = 0.d₁d₂d₃… × 10^point, digits without leading zeros.
 pub struct Decimal<'a> {
     pub negative: bool,
@@ -83,14 +94,25 @@ impl<'a> Decimal<'a> {
         Some(digits.fold(0_i64, |sum, d| sum * 10 + i64::from(d)))
     }
 
-    /// The value times 10^`decimals` where that is an integer 0 … 2⁶³−1.
-    pub fn scaled(&self, decimals: u32) -> Option<i64> {
+    /// The size of the value in units of 10^-`decimals`, rounded half away from zero; `None` at 10¹⁹ and above.
+    pub fn rounded(&self, decimals: u32) -> Option<i128> {
+        let Some(point) = self.point else { return Some(0) };
+        if point > MAGNITUDE_DIGITS_MAX {
+            return None;
+        }
+        let Ok(kept) = usize::try_from(point.saturating_add(i64::from(decimals))) else { return Some(0) };
+        let mut digits = self.significant().chain(std::iter::repeat(0));
+        let whole = digits.by_ref().take(kept).fold(0_i128, |sum, d| sum * 10 + i128::from(d));
+        Some(whole + i128::from(digits.next().is_some_and(|next| next >= 5)))
+    }
+
+    /// The value where it is an integer 0 … 2⁶³−1.
+    pub fn whole(&self) -> Option<i64> {
         let Some(point) = self.point else { return Some(0) };
         if self.negative {
             return None;
         }
-        let length = point.saturating_add(i64::from(decimals));
-        let length = usize::try_from(length).ok().filter(|l| (1..=19).contains(l))?;
+        let length = usize::try_from(point).ok().filter(|l| (1..=19).contains(l))?;
         if self.significant().skip(length).any(|d| d != 0) {
             return None;
         }
@@ -122,14 +144,18 @@ pub fn plain_integer(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0_i64, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')))
 }
 
-/// An integer 0 … 2⁶³−1 after scaling by 10^`decimals`, read from any JSON number.
-pub fn integer(text: &[u8], decimals: u32) -> Option<i64> {
-    if decimals == 0
-        && let Some(value) = plain_integer(text)
-    {
-        return Some(value);
+/// An integer 0 … 2⁶³−1, read from any JSON number.
+pub fn integer(text: &[u8]) -> Option<i64> {
+    plain_integer(text).or_else(|| Decimal::parse(text)?.whole())
+}
+
+/// The size of a quantity in units of 10^-`decimals` and whether it is below zero; `None` where it is none.
+pub fn quantity(text: &[u8], decimals: u32) -> Option<(i128, bool)> {
+    if let Some(value) = plain_integer(text) {
+        return Some((i128::from(value) * unit(decimals), false));
     }
-    Decimal::parse(text)?.scaled(decimals)
+    let decimal = Decimal::parse(text)?;
+    Some((decimal.rounded(decimals)?, decimal.negative && !decimal.is_zero()))
 }
 
 /// The nearest float to a number of the JSON grammar.
@@ -143,20 +169,37 @@ mod tests {
 
     #[test]
     fn integers_are_exact() {
-        assert_eq!(integer(b"9223372036854775807", 0), Some(i64::MAX));
-        assert_eq!(integer(b"9223372036854775808", 0), None);
-        assert_eq!(integer(b"5.0", 0), Some(5));
-        assert_eq!(integer(b"50e-1", 0), Some(5));
-        assert_eq!(integer(b"0.05e2", 0), Some(5));
-        assert_eq!(integer(b"5.5", 0), None);
-        assert_eq!(integer(b"5.5", 1), Some(55));
-        assert_eq!(integer(b"-0", 0), Some(0));
-        assert_eq!(integer(b"0e999999999999999999999999", 0), Some(0));
-        assert_eq!(integer(b"1e999999999999999999999999", 0), None);
-        assert_eq!(integer(b"1e-999999999999999999999999", 0), None);
-        assert_eq!(integer(b"01", 0), None);
-        assert_eq!(integer(b"", 0), None);
-        assert_eq!(integer(b"1.", 0), None);
-        assert_eq!(integer(b"-1", 0), None);
+        assert_eq!(integer(b"9223372036854775807"), Some(i64::MAX));
+        assert_eq!(integer(b"9223372036854775808"), None);
+        assert_eq!(integer(b"5.0"), Some(5));
+        assert_eq!(integer(b"50e-1"), Some(5));
+        assert_eq!(integer(b"0.05e2"), Some(5));
+        assert_eq!(integer(b"5.5"), None);
+        assert_eq!(integer(b"-0"), Some(0));
+        assert_eq!(integer(b"0e999999999999999999999999"), Some(0));
+        assert_eq!(integer(b"1e999999999999999999999999"), None);
+        assert_eq!(integer(b"1e-999999999999999999999999"), None);
+        assert_eq!(integer(b"01"), None);
+        assert_eq!(integer(b""), None);
+        assert_eq!(integer(b"1."), None);
+        assert_eq!(integer(b"-1"), None);
+    }
+
+    #[test]
+    fn quantities_are_rounded_half_away_from_zero() {
+        let read = |text: &str, decimals| quantity(text.as_bytes(), decimals);
+        assert_eq!(read("3.6", 8), Some((360_000_000, false)));
+        assert_eq!(read("-3.6", 1), Some((36, true)));
+        assert_eq!(read("0.5", 0), Some((1, false)));
+        assert_eq!(read("0.49", 0), Some((0, false)));
+        assert_eq!(read("2.5", 0), Some((3, false)));
+        assert_eq!(read("1e-400", 18), Some((0, false)));
+        assert_eq!(read("0.05", 1), Some((1, false)));
+        assert_eq!(read("0.005", 1), Some((0, false)));
+        assert_eq!(read("-0", 8), Some((0, false)));
+        assert_eq!(read("9999999999999999999", 18), Some((9_999_999_999_999_999_999 * 10_i128.pow(18), false)));
+        assert_eq!(read("1e19", 0), None);
+        assert_eq!(read("1e999999999999999999999", 0), None);
+        assert_eq!(read("0xff", 0), None);
     }
 }

@@ -56,8 +56,10 @@ pub struct Rules {
     pub future_ms: i64,
     /// §2: a tick this short after the close belongs to the last window.
     pub after_close_ms: i64,
-    /// §1: quantities carry this many decimals.
+    /// §1: quantities are rounded to this many decimals.
     pub quantity_decimals: u32,
+    /// §6: so many instruments are held at the most.
+    pub instruments_max: usize,
     /// §2: ticks outside the session get windows of their own.
     pub keep_outside: bool,
     /// §3: exchanges whose first window counts from zero; `*` for all.

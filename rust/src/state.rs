@@ -1,25 +1,30 @@
-//! Dump and load: the whole state, versioned and checked; a newer program reads every older version.
+//! Dump and load: the whole state, versioned and checked. A state of another version is made anew from the log.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::book::{Book, Ledger};
+use crate::elapsed::{Elapsed, Lost};
 use crate::fold::{Freeze, Instrument};
 use crate::session::DAY_MS;
 use crate::window::{Day, Frame, Window};
+use crate::witness::Clock;
 
 const MAGIC: &[u8; 4] = b"SCBK";
-/// Raised whenever the layout below changes; older ones stay readable.
-pub const FORMAT_VERSION: u16 = 1;
+/// Raised whenever the layout below changes.
+pub const FORMAT_VERSION: u16 = 2;
 
 /// Far above every time and count of a book, and so low that no sum of some overflows.
 const SOUND_MAX: i64 = i64::MAX / 8;
+/// Sums stop here.
+const AMOUNT_MAX: i128 = i128::MAX;
 
 /// Why a dump cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unusable {
     Damaged(&'static str),
+    Older(u16),
     Newer(u16),
     OtherRules,
     OtherPartition(i32),
@@ -29,6 +34,7 @@ impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Damaged(how) => write!(f, "damaged: {how}"),
+            Self::Older(version) => write!(f, "format {version} is older than {FORMAT_VERSION}, the one read"),
             Self::Newer(version) => {
                 write!(f, "format {version} is newer than {FORMAT_VERSION}, the one this program reads")
             }
@@ -43,14 +49,14 @@ struct Dumped<'a> {
     digest: &'a str,
     fingerprint: &'a [u8],
     partition: i32,
-    event_ms: Option<i64>,
-    first_ms: Option<i64>,
+    elapsed: &'a Elapsed,
     last_offset: Option<i64>,
-    lost_ms: Option<i64>,
+    lost: Lost,
     freeze: Option<&'a Freeze>,
     ledger: &'a Ledger,
     venues: Vec<(&'a str, &'a str)>,
     instruments: Vec<&'a Instrument>,
+    retired: Vec<&'a Instrument>,
 }
 
 #[derive(Deserialize)]
@@ -58,32 +64,35 @@ struct Loaded {
     digest: String,
     fingerprint: Vec<u8>,
     partition: i32,
-    event_ms: Option<i64>,
-    first_ms: Option<i64>,
+    elapsed: Elapsed,
     last_offset: Option<i64>,
-    lost_ms: Option<i64>,
+    lost: Lost,
     freeze: Option<Freeze>,
     ledger: Ledger,
     venues: Vec<(String, String)>,
     instruments: Vec<Instrument>,
+    retired: Vec<Instrument>,
 }
 
 impl Book {
     /// Magic, version, checksum of the rest, the rest.
     #[must_use]
     pub fn dump(&self, fingerprint: &[u8]) -> Vec<u8> {
+        let held = |slot: &u32| self.slots.get(*slot as usize)?.as_ref();
+        let mut current: Vec<u32> = self.index.values().copied().collect();
+        current.sort_unstable();
         let dumped = Dumped {
             digest: &self.rules.digest,
             fingerprint,
             partition: self.partition,
-            event_ms: self.event_ms,
-            first_ms: self.first_ms,
+            elapsed: &self.elapsed,
             last_offset: self.last_offset,
-            lost_ms: self.lost_ms,
+            lost: self.lost,
             freeze: self.freeze.as_ref(),
             ledger: &self.ledger,
-            venues: self.venues.list.iter().map(|v| (v.exchange.as_str(), v.segment.as_str())).collect(),
-            instruments: self.instruments_by_age(),
+            venues: self.venues.names(),
+            instruments: current.iter().filter_map(held).collect(),
+            retired: self.retired.iter().filter_map(held).collect(),
         };
         // Serialising into memory fails for no value of these types.
         let body = postcard::to_allocvec(&dumped).unwrap_or_default();
@@ -108,33 +117,36 @@ impl Book {
         if loaded.partition != self.partition {
             return Err(Unusable::OtherPartition(loaded.partition));
         }
+        if loaded.instruments.len() > self.rules.instruments_max {
+            return Err(Unusable::Damaged("more instruments than may be held"));
+        }
         let frames = self.rules.timeframes.len();
-        let fits = |i: &Instrument| (i.venue as usize) < loaded.venues.len() && i.frames.len() == frames;
-        if !loaded.instruments.iter().all(fits) {
+        let mut instruments = loaded.instruments.iter().chain(&loaded.retired);
+        if !instruments.clone().all(|instrument| instrument.frames.len() == frames) {
             return Err(Unusable::Damaged("an instrument that does not fit"));
         }
+        let offset_max = loaded.last_offset.unwrap_or(-1);
         if !is_counted(&loaded.ledger)
-            || !loaded.event_ms.is_none_or(is_time)
-            || !loaded.instruments.iter().all(is_sound)
+            || !is_elapsed(&loaded)
+            || !instruments.all(|instrument| is_sound(instrument, offset_max))
         {
             return Err(Unusable::Damaged("numbers that no fold arrives at"));
         }
         let mut fresh = Self::new(self.rules.clone(), self.partition);
-        for (index, (exchange, segment)) in (0_u32..).zip(&loaded.venues) {
-            if fresh.venues.index(&self.rules, exchange, segment) != index {
-                return Err(Unusable::Damaged("an exchange twice"));
-            }
+        if !fresh.venues.restore(&self.rules, &loaded.venues) {
+            return Err(Unusable::Damaged("an exchange twice"));
         }
         fresh.frontiers_ms.clone_from(&self.frontiers_ms);
         fresh.offsets.clone_from(&self.offsets);
         fresh.flushed.clone_from(&self.flushed);
-        fresh.event_ms = loaded.event_ms;
-        fresh.first_ms = loaded.first_ms;
+        fresh.elapsed = loaded.elapsed;
         fresh.last_offset = loaded.last_offset;
-        fresh.lost_ms = loaded.lost_ms;
+        fresh.lost = loaded.lost;
         fresh.freeze = loaded.freeze;
         fresh.ledger = loaded.ledger;
-        fresh.replace_instruments(loaded.instruments);
+        if !fresh.replace_instruments(loaded.instruments, loaded.retired) {
+            return Err(Unusable::Damaged("an instrument that does not fit"));
+        }
         *self = fresh;
         Ok(loaded.fingerprint)
     }
@@ -146,6 +158,9 @@ fn body(dumped: &[u8]) -> Result<&[u8], Unusable> {
     let version = u16::from_le_bytes(*version);
     if version > FORMAT_VERSION {
         return Err(Unusable::Newer(version));
+    }
+    if version < FORMAT_VERSION {
+        return Err(Unusable::Older(version));
     }
     let (checksum, body) = rest.split_first_chunk::<4>().ok_or(Unusable::Damaged("cut off"))?;
     if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
@@ -161,30 +176,61 @@ fn is_time(ms: i64) -> bool {
 }
 
 fn is_counted(ledger: &Ledger) -> bool {
-    let counts = [ledger.folded, ledger.quotes, ledger.outside, ledger.late, ledger.late_some];
+    let counts = [ledger.folded, ledger.quotes, ledger.outside, ledger.late, ledger.late_some, ledger.behind];
     let others = [ledger.time_fallback, ledger.optional_unreadable, ledger.volume_stuck];
     counts.iter().chain(&others).chain(&ledger.rejected).all(|count| *count <= u64::MAX / 32)
 }
 
-fn is_sound(instrument: &Instrument) -> bool {
-    let frames = instrument.frames.iter().all(|Frame { windows, days }| {
-        windows.iter().all(is_window) && days.iter().all(|day| is_base(day) && day.carried >= 0)
-    });
-    let totals = instrument.pre_open.iter().flat_map(|day| &day.steps).all(|(_, _, total)| *total >= 0);
-    instrument.now_ms.is_none_or(is_time) && frames && totals
+fn is_elapsed(loaded: &Loaded) -> bool {
+    let lost_ms = loaded.lost.before_ms;
+    let frozen_ms = loaded.freeze.as_ref().map(|freeze| freeze.start_ms);
+    is_clock(&loaded.elapsed.clock)
+        && lost_ms.is_none_or(is_time)
+        && frozen_ms.is_none_or(|ms| ms.saturating_abs() <= SOUND_MAX)
+        && loaded.last_offset.is_none_or(is_time)
 }
 
-fn is_window(window: &Window) -> bool {
-    let times = [window.start_ms, window.end_ms, window.day.saturating_mul(DAY_MS), window.ticks, window.ticks_all];
+fn is_clock(clock: &Clock) -> bool {
+    clock.value_ms.is_none_or(is_time) && clock.claim_ms.is_none_or(is_time)
+}
+
+fn is_sound(instrument: &Instrument, offset_max: i64) -> bool {
+    let is_offset = |offset: i64| (0..=offset_max).contains(&offset);
+    let frames = instrument.frames.iter().all(|Frame { windows, days }| {
+        let starts = windows.iter().zip(windows.iter().skip(1));
+        windows.iter().all(|window| is_window(window, is_offset))
+            && starts.into_iter().all(|(one, next)| one.start_ms < next.start_ms)
+            && days.iter().all(|day| is_base(day) && day.carried >= 0 && is_time(day.close_ms))
+    });
+    let steps = instrument.pre_open.iter().flat_map(|day| &day.steps);
+    let totals = steps.into_iter().all(|(at_ms, offset, total)| is_time(*at_ms) && is_offset(*offset) && *total >= 0);
+    is_clock(&instrument.clock) && is_time(instrument.seen_ms) && is_offset(instrument.heard_offset) && frames && totals
+}
+
+fn is_window(window: &Window, is_offset: impl Fn(i64) -> bool) -> bool {
+    let times =
+        [window.start_ms, window.end_ms, window.day.saturating_mul(DAY_MS), window.open.at_ms, window.close.at_ms];
     let amounts = [window.total, window.below, window.reach, window.quantity, window.volume];
+    let offsets = [window.open.offset, window.close.offset, window.first_offset, window.source_offset];
+    let prices = [window.open.price, window.high, window.low, window.close.price];
     // A trade that raises M raises the volume by as much.
     let volume_max = if window.reach > 0 { window.reach } else { window.quantity };
     let is_settled = window.reach == window.below.max(window.total) && window.volume <= volume_max;
-    times.into_iter().all(is_time) && amounts.iter().all(|amount| *amount >= 0) && is_settled
+    times.into_iter().all(is_time)
+        && window.start_ms < window.end_ms
+        && 1 <= window.ticks
+        && window.ticks <= window.ticks_all
+        && is_time(window.ticks_all)
+        && amounts.iter().all(|amount| (0..=AMOUNT_MAX).contains(amount))
+        && offsets.into_iter().all(is_offset)
+        && window.first_offset <= window.source_offset
+        && prices.iter().all(|price| price.is_finite() && *price > 0.0 && window.low <= *price && *price <= window.high)
+        && is_settled
 }
 
 fn is_base(day: &Day) -> bool {
-    day.base >= 0 && day.first.is_none_or(|(_, _, base)| base >= 0)
+    let is_first = |(at_ms, _, base): (i64, i64, i128)| is_time(at_ms) && (0..=AMOUNT_MAX).contains(&base);
+    (0..=AMOUNT_MAX).contains(&day.base) && (0..=AMOUNT_MAX).contains(&day.carried) && day.first.is_none_or(is_first)
 }
 
 #[cfg(test)]
@@ -216,6 +262,7 @@ mod tests {
             future_ms: 60_000,
             after_close_ms: 1_000,
             quantity_decimals: 0,
+            instruments_max: 10,
             keep_outside: false,
             since_zero: Vec::new(),
         };
@@ -247,7 +294,7 @@ mod tests {
         instruments(book).flat_map(|instrument| &mut instrument.frames).flat_map(|frame| &mut frame.days)
     }
 
-    fn steps(book: &mut Book) -> impl Iterator<Item = &mut (i64, i64, i64)> {
+    fn steps(book: &mut Book) -> impl Iterator<Item = &mut (i64, i64, i128)> {
         instruments(book).flat_map(|instrument| &mut instrument.pre_open).flat_map(|day| &mut day.steps)
     }
 
@@ -270,21 +317,23 @@ mod tests {
         let held = (windows(&mut book).count(), days(&mut book).count(), steps(&mut book).count());
         assert_eq!(held, (1, 1, 1));
         assert!(days(&mut book).all(|day| day.first.is_some()));
-        assert!(instruments(&mut book).all(|instrument| instrument.now_ms.is_some()) && book.event_ms.is_some());
+        assert!(
+            instruments(&mut book).all(|instrument| instrument.clock.value_ms.is_some()) && book.event_ms().is_some()
+        );
         assert_eq!(loaded(|_| ()), Ok(b"f".to_vec()));
     }
 
     #[test]
     fn the_greatest_numbers_are_loaded() {
         let greatest: &[Spoil] = &[
-            |book| book.event_ms = Some(SOUND_MAX),
-            |book| book.event_ms = None,
-            |book| instruments(book).for_each(|i| i.now_ms = Some(SOUND_MAX)),
-            |book| instruments(book).for_each(|i| i.now_ms = None),
+            |book| book.elapsed.clock.value_ms = Some(SOUND_MAX),
+            |book| book.elapsed.clock.value_ms = None,
+            |book| instruments(book).for_each(|i| i.clock.value_ms = Some(SOUND_MAX)),
+            |book| instruments(book).for_each(|i| i.clock.value_ms = None),
             |book| book.ledger.folded = u64::MAX / 32,
             |book| windows(book).for_each(|w| w.end_ms = SOUND_MAX),
-            |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [i64::MAX; 3]),
-            |book| days(book).for_each(|day| day.carried = i64::MAX),
+            |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [i128::MAX; 3]),
+            |book| days(book).for_each(|day| day.carried = i128::MAX),
             |book| days(book).for_each(|day| day.first = None),
         ];
         for (place, spoil) in greatest.iter().enumerate() {
@@ -317,10 +366,10 @@ mod tests {
         assert_refused(
             "the book's time and an instrument's",
             &[
-                |book| book.event_ms = Some(-1),
-                |book| book.event_ms = Some(TOO_LATE_MS),
-                |book| instruments(book).for_each(|i| i.now_ms = Some(-1)),
-                |book| instruments(book).for_each(|i| i.now_ms = Some(TOO_LATE_MS)),
+                |book| book.elapsed.clock.value_ms = Some(-1),
+                |book| book.elapsed.clock.value_ms = Some(TOO_LATE_MS),
+                |book| instruments(book).for_each(|i| i.clock.value_ms = Some(-1)),
+                |book| instruments(book).for_each(|i| i.clock.value_ms = Some(TOO_LATE_MS)),
             ],
         );
     }

@@ -63,7 +63,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Milliseconds of an epoch number: its size tells the unit. Beyond year 9999: [`LIMIT_MS`].
+/// Milliseconds of an epoch number: its size tells the unit. Beyond year 9999: [`LIMIT_MS`]; below zero: 0.
 pub fn epoch_number_ms(text: &[u8]) -> Option<i64> {
     // 12 digits are seconds below 1e11 or milliseconds: the common case needs no decimal.
     if let Some(value) = plain_integer(text)
@@ -73,7 +73,7 @@ pub fn epoch_number_ms(text: &[u8]) -> Option<i64> {
     }
     let decimal = Decimal::parse(text)?;
     if decimal.negative || decimal.is_zero() {
-        return None;
+        return Some(0);
     }
     let point = decimal.point()?;
     let shift = match point {
@@ -104,10 +104,10 @@ fn slash_date_ms(text: &[u8]) -> Option<i64> {
         }
     }
     let ms = number.iter().fold(0_i64, |sum, b| sum.saturating_mul(10).saturating_add(i64::from(b - b'0')));
-    (!negative).then(|| ms.min(LIMIT_MS))
+    Some(if negative { 0 } else { ms.min(LIMIT_MS) })
 }
 
-/// `yyyy-MM-dd HH:mm:ss[.f]` in the exchange's zone, or ISO 8601 with an offset.
+/// `yyyy-MM-dd HH:mm:ss[.f]` in the exchange's zone, also with a `T`, or ISO 8601 with an offset.
 fn calendar_ms(text: &[u8], schedule: &Schedule) -> Option<i64> {
     let mut cursor = Cursor(text);
     let year = cursor.number(4)?;
@@ -115,8 +115,7 @@ fn calendar_ms(text: &[u8], schedule: &Schedule) -> Option<i64> {
     let month = cursor.number(2)?;
     cursor.literal(b'-')?;
     let day = cursor.number(2)?;
-    let spaced = cursor.next_is(b' ');
-    if !spaced && !cursor.next_is(b'T') {
+    if !cursor.next_is(b' ') && !cursor.next_is(b'T') {
         cursor.literal(b't')?;
     }
     let hour = cursor.number(2)?;
@@ -139,7 +138,7 @@ fn calendar_ms(text: &[u8], schedule: &Schedule) -> Option<i64> {
     }
     let local_ms = date * DAY_MS + ((hour * 60 + minute) * 60 + second) * 1_000 + fraction_ms;
     if cursor.is_empty() {
-        return (spaced && has_seconds).then(|| schedule.to_utc_ms(local_ms));
+        return has_seconds.then(|| schedule.to_utc_ms(local_ms));
     }
     offset_ms(&mut cursor).map(|offset_ms| local_ms - offset_ms)
 }
@@ -199,14 +198,19 @@ mod tests {
         assert_eq!(read("/Date(1767335675000+530)/"), None);
         assert_eq!(read("2026-01-02 06:34:35"), Some(1_767_335_675_000));
         assert_eq!(read("2026-01-02T12:04:35.1239+05:30"), Some(1_767_335_675_123));
-        assert_eq!(read("2026-01-02T12:04:35"), None);
+        assert_eq!(read("2026-01-02T06:34:35"), Some(1_767_335_675_000));
+        assert_eq!(read("2026-01-02T06:34"), None);
         assert_eq!(read("2026-02-29 00:00:00"), None);
         assert_eq!(read("1767335675"), Some(1_767_335_675_000));
         assert_eq!(read("1767335675.1239"), Some(1_767_335_675_123));
         assert_eq!(read("1767335675000000"), Some(1_767_335_675_000));
         assert_eq!(read("1767335675000000000"), Some(1_767_335_675_000));
         assert_eq!(read("1e400"), Some(LIMIT_MS));
-        assert_eq!(read("0"), None);
+        assert_eq!(read("0"), Some(0));
+        assert_eq!(read("-5"), Some(0));
+        assert_eq!(read("/Date(-62135596800000)/"), Some(0));
+        assert_eq!(read("0001-01-01 00:00:00").map(|ms| ms < FIRST_MS), Some(true));
+        assert_eq!(read(""), None);
     }
 
     #[test]

@@ -26,14 +26,14 @@ pub struct Window {
     pub high: f64,
     pub low: f64,
     /// T(w): the greatest total seen in this window, 0 for none.
-    pub total: i64,
+    pub total: i128,
     /// M of the day's window before, 0 where none had a total.
-    pub below: i64,
+    pub below: i128,
     /// M(w): the greater of `total` and `below`.
-    pub reach: i64,
-    /// The sum of `LastQty`, which stops at the greatest integer.
-    pub quantity: i64,
-    pub volume: i64,
+    pub reach: i128,
+    /// The sum of `LastQty`, which stops at the greatest 128-bit integer.
+    pub quantity: i128,
+    pub volume: i128,
     /// Ticks folded up to `source_offset`, and in all.
     pub ticks: i64,
     pub ticks_all: i64,
@@ -51,24 +51,24 @@ pub struct Day {
     /// When its last session closes.
     pub close_ms: i64,
     /// Time and offset of the first in-session tick with a total, and that total less its `LastQty`.
-    pub first: Option<(i64, i64, i64)>,
-    pub base: i64,
+    pub first: Option<(i64, i64, i128)>,
+    pub base: i128,
     /// M of the windows already forgotten.
-    pub carried: i64,
+    pub carried: i128,
 }
 
 /// A tick as a window takes it.
 #[derive(Debug)]
 pub struct Trade<'a> {
     pub mark: Mark,
-    pub quantity: i64,
-    pub total: i64,
+    pub quantity: i128,
+    pub total: i128,
     pub company: Option<&'a Arc<str>>,
     pub scrip: Option<&'a Arc<str>>,
 }
 
 impl Window {
-    fn new(bounds: Bounds, below: i64, trade: &Trade) -> Self {
+    fn new(bounds: Bounds, below: i128, trade: &Trade) -> Self {
         Self {
             start_ms: bounds.start_ms,
             end_ms: bounds.end_ms,
@@ -127,7 +127,7 @@ impl Window {
     }
 
     /// Volume and M anew; true when the volume changed.
-    fn settle(&mut self, below: i64, base: i64) -> bool {
+    fn settle(&mut self, below: i128, base: i128) -> bool {
         self.below = below;
         self.reach = below.max(self.total);
         let volume = match (below, self.reach) {
@@ -232,12 +232,12 @@ impl Frame {
         self.day_mut(day)
     }
 
-    fn base(&self, day: i64) -> i64 {
+    fn base(&self, day: i64) -> i128 {
         self.days.iter().rev().find(|d| d.day == day).map_or(0, |d| d.base)
     }
 
     /// M of the day's window before the one at `index`.
-    fn below(&self, index: usize, day: i64) -> i64 {
+    fn below(&self, index: usize, day: i64) -> i128 {
         match index.checked_sub(1).and_then(|i| self.windows.get(i)) {
             Some(window) if window.day == day => window.reach,
             _ => self.days.iter().rev().find(|d| d.day == day).map_or(0, |d| d.carried),

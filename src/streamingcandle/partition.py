@@ -1,6 +1,7 @@
 """One partition of the tick topic in our hands: its book, its clock, its last commit."""
 
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator
 
 import msgspec
@@ -100,27 +101,44 @@ class InputPartition:
 
     def fold(self, records: Records, topics: Topics, *, now_ms: int, wall_ms: int) -> None:
         """Fold a batch; keep rejects and late ticks for the commit, unless a former commit has them."""
-        if records.values:
-            if self.is_behind_gap:
-                self.book.lose(records.timestamps_ms[0])
-                self.is_behind_gap = False
-            rejects, late = self.book.fold(records.values, records.timestamps_ms, records.offsets)
-            for index, reason in rejects:
-                self._keep(topics, records.origin(index), topics.dead_letters, "reason", reason)
-            for index, timeframes in late:
-                self._keep(topics, records.origin(index), topics.late, "timeframes", timeframes)
-            self._last = records.origin(len(records.values) - 1)
-        was_restoring = self.is_restoring
-        self.position = records.next_offset
-        if was_restoring and not self.is_restoring:
+        count = len(records.values)
+        if self.is_restoring and records.next_offset >= self.committed.offset:
+            known = bisect_left(records.offsets, self.committed.offset)
+            self._fold(records, topics, 0, known)
             self.end_restore()
+            self._fold(records, topics, known, count)
+        else:
+            self._fold(records, topics, 0, count)
+        self.position = records.next_offset
+        if not self.is_restoring:
+            self.take_time(now_ms=now_ms, wall_ms=wall_ms)
+
+    def _fold(self, records: Records, topics: Topics, begin: int, end: int) -> None:
+        if begin == end:
+            return
+        values, timestamps_ms, offsets = records.values, records.timestamps_ms, records.offsets
+        if (begin, end) != (0, len(values)):
+            values, timestamps_ms, offsets = values[begin:end], timestamps_ms[begin:end], offsets[begin:end]
+        rejects, late, _ = self.book.fold(values, timestamps_ms, offsets)
+        for index, reason in rejects:
+            self._keep(topics, records.origin(begin + index), topics.dead_letters, "reason", reason)
+        for index, timeframes in late:
+            self._keep(topics, records.origin(begin + index), topics.late, "timeframes", timeframes)
+        self._last = records.origin(end - 1)
+        self.is_behind_gap = False
+
+    def take_time(self, *, now_ms: int, wall_ms: int) -> None:
+        """What the ticks read up to now say of the time; in live use the host's clock may be a leap's witness."""
+        claim_ms = self.book.claim_ms()
+        if claim_ms is not None and self.clock.believes(claim_ms, wall_ms=wall_ms):
+            self.book.set_event_ms(claim_ms)
         self.clock.rise(self.book.event_ms(), now_ms=now_ms, wall_ms=wall_ms)
-        self.clock.reach(self.position)
+        self.clock.reach(self.position, held_f_ms=self._held_f_ms())
 
     def end_restore(self) -> None:
-        """E of the last commit, where the fold began after the tick that set it. Not before: E makes old ticks old."""
-        if self.commit.e_ms is not None:
-            self.book.raise_event_ms(self.commit.e_ms)
+        """E is what the commit says, also where the fold began after the tick that set it, or it was brought back."""
+        if self.commit.e_ms is not None and self.book.event_ms() != self.commit.e_ms:
+            self.book.set_event_ms(self.commit.e_ms)
 
     def skip_gone(self, offset: int) -> None:
         """Go on at `offset`: what lay before it is gone from the log, and the candles it touched are not complete."""
@@ -128,6 +146,7 @@ class InputPartition:
         self.is_behind_gap = True
         if not self.is_restoring:
             self.end_restore()
+        self.book.lose()
 
     def load(self, snapshot: Snapshot) -> None:
         """Take the state of a snapshot; UnusableError, and nothing has changed, when it is none for us."""
@@ -169,6 +188,11 @@ class InputPartition:
         """The feed time at which the next window is due, if any is held."""
         ends_ms = zip(self.book.next_ends_ms(), self.rules.grace_ms, strict=True)
         return min((end_ms + grace_ms for end_ms, grace_ms in ends_ms if end_ms is not None), default=None)
+
+    def _held_f_ms(self) -> int:
+        """The feed time at which the last window held is due, 0 without any."""
+        ends_ms = zip(self.book.last_ends_ms(), self.rules.grace_ms, strict=True)
+        return max((end_ms + grace_ms for end_ms, grace_ms in ends_ms if end_ms is not None), default=0)
 
     def has_due(self) -> bool:
         """Whether a window is due that is not out, or a timeframe came back and may have changed since it last ran."""

@@ -168,6 +168,8 @@ class Path:
         now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         waiting = []
         for partition in self.partitions.values():
+            if partition.is_publishing and partition.book.claim_ms() is not None:
+                partition.take_time(now_ms=now_ms, wall_ms=wall_ms)
             due_f_ms = partition.next_due_f_ms()
             if not partition.is_publishing or due_f_ms is None or due_f_ms <= partition.clock.f_ms:
                 continue
@@ -177,7 +179,7 @@ class Path:
             return
         for partition, end in self._ends(waiting):
             partition.clock.ask(end, now_ms=now_ms, wall_ms=wall_ms)
-            partition.clock.reach(partition.position)
+            partition.take_time(now_ms=now_ms, wall_ms=wall_ms)
 
     def _ends(self, partitions: Sequence[InputPartition]) -> Iterator[tuple[InputPartition, int]]:
         """Those that can be told: a partition whose leader is away holds no other one's candles up."""

@@ -44,11 +44,15 @@ class Restorer:
         if known is None:
             start = Committed(max(self._start_offset(number), self._begin(number)), "")
             partition = self._partition(number, Commit(), start, committed)
+            if start.offset > 0:
+                partition.book.lose()
         else:
             partition = self._partition(number, *known, committed)
             if not self._load_snapshot(partition):
                 self._fold_from_day_start(partition)
             begin = self._begin(number)
+            if not partition.is_restoring:
+                partition.end_restore()
             if partition.position < begin:
                 self.skip_gone(partition, begin)
         logger.info(
@@ -212,9 +216,10 @@ class Restorer:
         if commit.e_ms is None:
             return
         earliest_ms = min(commit.e_ms - self._rules.late_horizon_ms, *commit.frontiers_of(self._rules))
+        if commit.w_ms > 0:
+            # Where several liars lifted E and with it every C, the host's clock knew better.
+            earliest_ms = min(earliest_ms, commit.w_ms)
         margin_ms = max(DAY_START_MARGIN_MS, self._rules.future_ms)
         start_ms = self._rules.calendar.day_start_ms(earliest_ms) - margin_ms
         partition.position = min(partition.committed.offset, self._log.offset_at(partition.number, start_ms))
         partition.book.freeze(start_ms)
-        if not partition.is_restoring:
-            partition.end_restore()

@@ -91,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True):
             future_ms=self.duration_ms("future_tolerance"),
             after_close_ms=self.duration_ms("after_close"),
             quantity_decimals=int(self.text("quantity_decimals")),
+            instruments_max=int(self.text("instruments_max")),
             outside_session=cast("Literal['skip', 'keep']", self.text("outside_session")),
             since_zero=tuple(part for part in self.text("since_zero").split(",") if part),
         )

@@ -80,6 +80,14 @@ def _whole(text: str) -> str:
     return text
 
 
+def _instruments(text: str) -> str:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(INSTRUMENTS_MAX))):
+        raise ValueError(f"not a whole number of 1 to {INSTRUMENTS_MAX}")
+    if not 0 < int(text) <= INSTRUMENTS_MAX:
+        raise ValueError(f"not a whole number of 1 to {INSTRUMENTS_MAX}")
+    return text
+
+
 def _instance(text: str) -> str:
     if text.isascii() and text.isdigit():
         if int(text) >= INSTANCES_MAX:
@@ -151,7 +159,12 @@ SETTINGS: dict[str, Setting] = {
     ),
     "future_tolerance": Setting("60s", _duration, "a tick so far after its record's timestamp is rejected"),
     "after_close": Setting("1s", _duration, "a tick so short after the close belongs to the last window"),
-    "quantity_decimals": Setting("0", _one_of(*map(str, range(19))), "decimals of quantities and volumes, 0 to 18"),
+    "quantity_decimals": Setting(
+        "8", _one_of(*map(str, range(19))), "quantities are rounded to so many decimals, 0 to 18"
+    ),
+    "instruments_max": Setting(
+        "50000", _instruments, "instruments held of one partition; a new one beyond is rejected as `limit`"
+    ),
     "outside_session": Setting(
         "skip", _one_of("skip", "keep"), "ticks outside the session: `skip`, or `keep` in windows of their own"
     ),

@@ -74,10 +74,10 @@ def _commit_w_taken(self: Path, *, is_flush: bool = False) -> bool:
     return _commit(self, is_flush=is_flush)
 
 
-def _reach_anything(self: FeedClock, position: int) -> None:
+def _reach_anything(self: FeedClock, position: int, *, held_f_ms: int) -> None:
     if self._asked is not None:
         self._asked = (position, *self._asked[1:])
-    _reach(self, position)
+    _reach(self, position, held_f_ms=held_f_ms)
 
 
 _reach = FeedClock.reach
@@ -164,7 +164,7 @@ def _fold_from_open(self: Restorer, partition: InputPartition) -> None:
         earliest_ms = min(e_ms - self._rules.late_horizon_ms, *partition.commit.frontiers_of(self._rules))
         open_ms = schedule.sessions(schedule.trading_day(earliest_ms))[0][0]
         partition.position = min(partition.committed.offset, self._log.offset_at(partition.number, open_ms))
-        partition.book.raise_event_ms(e_ms)
+        partition.book.set_event_ms(e_ms)
         partition.book.freeze(open_ms)
 
 

@@ -33,6 +33,7 @@ pub fn rules(quantity_decimals: u32, keep_outside: bool) -> Rules {
         future_ms: 60_000,
         after_close_ms: 1_000,
         quantity_decimals,
+        instruments_max: 10,
         keep_outside,
         since_zero: Vec::new(),
     }

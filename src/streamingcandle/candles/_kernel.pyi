@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 FORMAT_VERSION: int
-"""Version of what `Book.dump` writes; `Book.load` reads it and every older one."""
+"""Version of what `Book.dump` writes, and the only one that `Book.load` reads."""
 
 class Book:
     """The fold of one input partition: state = f(rules, log prefix)."""
@@ -32,6 +32,7 @@ class Book:
         future_ms: int,
         after_close_ms: int,
         quantity_decimals: int,
+        instruments_max: int,
         keep_outside: bool,
         since_zero: Sequence[str],
     ) -> Self:
@@ -42,12 +43,13 @@ class Book:
         values: Sequence[bytes | None],
         timestamps_ms: Sequence[int],
         offsets: Sequence[int],
-    ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    ) -> tuple[list[tuple[int, str]], list[tuple[int, str]], list[tuple[int, str]]]:
         """Fold records in log order; three sequences of one length.
 
-        Returns `(rejects, late)`: index in the batch with the reason, and index with the labels of the
-        timeframes the tick was too late for, comma-separated. ValueError, and nothing folded, when an
-        offset is not above the last; the book refuses to count a record twice.
+        Returns `(rejects, late, notes)`: index in the batch with the reason; index with the labels of the
+        timeframes the tick was too late for, comma-separated; index of the batch's first tick of each kind of
+        `time_fallback`, `optional_unreadable`, `volume_stuck`, with the kind. ValueError, and nothing folded, when
+        an offset is not above the last; the book refuses to count a record twice.
         """
 
     def committed(self, *, frontiers_ms: Sequence[int], offsets: Sequence[int], flushed: Sequence[int]) -> None:
@@ -56,8 +58,8 @@ class Book:
     def freeze(self, fold_start_ms: int) -> None:
         """From now on windows that began before `fold_start_ms` and end at or before the frontier take no ticks."""
 
-    def lose(self, lost_ms: int) -> None:
-        """Ticks up to event time `lost_ms` are known to be gone: windows that began before it are not complete."""
+    def lose(self) -> None:
+        """Records before the next one are gone or were passed over: until E has risen windows are not complete."""
 
     def close(self, *, due_ms: Sequence[int], flush: bool, candles_max: int) -> list[int]:
         """The C per timeframe that a commit reaches, given C' per timeframe; changes nothing in the book.
@@ -86,11 +88,17 @@ class Book:
     def next_ends_ms(self) -> list[int | None]:
         """Per timeframe the least end above the frontier among windows held, or None."""
 
-    def event_ms(self) -> int | None:
-        """E of semantics §4, or None before the first accepted tick."""
+    def last_ends_ms(self) -> list[int | None]:
+        """Per timeframe the greatest end above the frontier among windows held, or None."""
 
-    def raise_event_ms(self, event_ms: int) -> None:
-        """Restore: the committed E, where the fold began after the tick that set it."""
+    def event_ms(self) -> int | None:
+        """E of semantics §4, or None while it has no second witness (docs/decisions/0010)."""
+
+    def claim_ms(self) -> int | None:
+        """The time of a tick more than an hour after E that waits for its witness, or None."""
+
+    def set_event_ms(self, event_ms: int | None) -> None:
+        """E as the last commit has it, or as another witness of the claim says; the claim is dropped."""
 
     def position(self) -> int | None:
         """Offset after the last record folded, or None before the first."""

@@ -27,6 +27,7 @@ def new_book(rules: Rules, *, partition: int) -> Book:
         future_ms=rules.future_ms,
         after_close_ms=rules.after_close_ms,
         quantity_decimals=rules.quantity_decimals,
+        instruments_max=rules.instruments_max,
         keep_outside=rules.outside_session == "keep",
         since_zero=rules.since_zero,
     )

@@ -37,7 +37,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     late_horizon_ms: int = 600_000
     future_ms: int = 60_000
     after_close_ms: int = 1_000
-    quantity_decimals: int = 0
+    quantity_decimals: int = 8
+    instruments_max: int = 50_000
+    """Held of one partition: at most some 120 MB of made-up ones that tick once (BENCHMARKS.md)."""
     outside_session: Literal["skip", "keep"] = "skip"
     since_zero: tuple[str, ...] = ()
     """Exchanges whose first window counts its volume from zero; `*` for all."""

@@ -128,7 +128,7 @@ class _Audit:
             self.read += 1
             verdict = self.versions.fold(record_of(entry))
             self.visible_ms[entry.offset] = self.truth.visible_ms(entry)
-            self.clock.take(entry, verdict, read_ms)
+            self.clock.take(entry, self.versions, read_ms)
             if labels is None:
                 continue
             if verdict.kind == "rejected":

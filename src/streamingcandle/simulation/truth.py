@@ -4,8 +4,8 @@ from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamingcandle.candles.reference import CLOCK_LEAD_MS, Record, Reference, Verdict
-from streamingcandle.candles.reference_read import YEAR_2000_MS
+from streamingcandle.candles.feed_clock import LEAP_MS
+from streamingcandle.candles.reference import Record, Reference
 from streamingcandle.candles.rules import Rules
 from streamingcandle.simulation.broker import Entry, TickPartition
 
@@ -102,14 +102,16 @@ class TrueClock:
         """No tick yet."""
         self._steps: list[_Step] = []
 
-    def take(self, entry: Entry, verdict: Verdict, read_ms: int) -> None:
-        """Take the next record in log order."""
-        if verdict.kind not in ("folded", "outside", "late") or verdict.event_ms is None or entry.origin is None:
-            return
-        event_ms, stamp_ms = verdict.event_ms, entry.origin.timestamp_ms
-        if stamp_ms >= YEAR_2000_MS:
-            event_ms = min(event_ms, stamp_ms + CLOCK_LEAD_MS)
-        if not self._steps or event_ms > self._steps[-1].event_ms:
+    def take(self, entry: Entry, reference: Reference, read_ms: int) -> None:
+        """Take the next record in log order, which the reference has just folded.
+
+        What a tick claims is believed where the hosts' clocks, which are nearly right, say the same (0010, 7).
+        """
+        claim_ms = reference.claim_ms
+        if claim_ms is not None and abs(claim_ms - entry.appended_ms) <= LEAP_MS:
+            reference.witness(claim_ms)
+        event_ms = reference.event_ms
+        if event_ms is not None and (not self._steps or event_ms > self._steps[-1].event_ms):
             self._steps.append(_Step(event_ms, entry.appended_ms, read_ms))
 
     def greatest_ms(self, at_ms: int) -> int:
