@@ -37,10 +37,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     late_horizon_ms: int = 600_000
     future_ms: int = 60_000
     after_close_ms: int = 1_000
-    quantity_decimals: int = 0
+    quantity_decimals: int = 8
     outside_session: Literal["skip", "keep"] = "skip"
     since_zero: tuple[str, ...] = ()
     """Exchanges whose first window counts its volume from zero; `*` for all."""
+    instruments_max: int = 50_000
 
     @property
     def digest(self) -> str:
