@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from fractions import Fraction
 from itertools import pairwise
+from math import floor
 from typing import Any
 
 import msgspec
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from property.strategies import DELAY_MS, ODD, batches, cases, disordered, orderly_batches
 from streamingcandle.candles.candle import Candle
 from streamingcandle.candles.reference import Record, Reference, candles_of
-from streamingcandle.candles.reference_read import Number, Unusable, read_object, read_price, read_whole
+from streamingcandle.candles.reference_read import (
+    Number,
+    Unusable,
+    read_object,
+    read_price,
+    read_quantity,
+    read_total,
+    read_whole,
+)
 from streamingcandle.candles.rules import Rules
 from streamingcandle.candles.timeframe import parse_timeframes
 
@@ -57,10 +66,11 @@ def test_rejected_records_and_quotes_touch_nothing(case: tuple[Rules, list[Recor
     reference = Reference(rules)
     accepted = [record for record in batch if reference.fold(record).kind not in ("rejected", "quote")]
     without = Reference(rules)
+    without.fold(Record(None, -1, batch[0].offset))  # the log begins where it began
     for record in accepted:
         without.fold(record)
     assert without.candles() == reference.candles()
-    assert without.event_ms == reference.event_ms
+    assert (without.event_ms, without.claim_ms) == (reference.event_ms, reference.claim_ms)
 
 
 @settings(deadline=None)
@@ -191,10 +201,13 @@ NUMBERS = st.builds(
 
 
 @settings(max_examples=500, deadline=None)
-@given(text=NUMBERS, decimals=st.sampled_from((0, 2, 9)))
+@given(text=NUMBERS, decimals=st.sampled_from((0, 2, 8, 9, 18)))
 def test_numbers_are_exact(text: str, decimals: int) -> None:
-    exact = Fraction(text) * 10**decimals
+    exact = Fraction(text)
     whole = exact.denominator == 1 and 0 <= exact <= 2**63 - 1
-    assert read_whole(text, decimals) == (int(exact) if whole else None)
+    assert read_whole(text) == (int(exact) if whole else None)
+    rounded = floor(abs(exact) * 10**decimals + Fraction(1, 2)) if abs(exact) < 10**19 else None
+    assert read_quantity(text, decimals) == rounded
+    assert read_total(text, decimals) == (None if exact < 0 else rounded)
     price = read_price(text)
     assert price == (float(text) if float("inf") > float(text) >= 0 else None)

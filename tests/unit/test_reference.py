@@ -67,6 +67,12 @@ def judge(given: Rules, *ticks: tuple[bytes, int]) -> tuple[Reference, list[Verd
     return reference, [reference.fold(record) for record in log(ticks)]
 
 
+def clock_after(given: Rules, *ticks: tuple[bytes, int]) -> tuple[int | None, int | None]:
+    """Give E and the claim on it."""
+    reference, _ = judge(given, *ticks)
+    return reference.event_ms, reference.claim_ms
+
+
 def one(candles: dict[tuple[str, str, int], Candle], clock: str, timeframe: str = "1m", of: str = "N:C:7") -> Candle:
     return candles[of, timeframe, ms(clock)]
 
@@ -162,13 +168,16 @@ def test_names_come_from_the_close_tick_or_were_last_read() -> None:
     assert one(play(rules(), tick("09:15:01", 10)), "09:15").company_name is None
 
 
-def test_complete_from_the_first_window_that_began_after_the_first_tick() -> None:
-    candles = play(rules(), tick("09:15:30", 10), tick("09:15:30", 10, of="N:C:8"), tick("09:16:00", 10, of="N:C:8"))
+def test_complete_from_where_e_first_rose_unless_the_log_was_read_from_its_start() -> None:
+    ticks = [tick("09:15:30", 10), tick("09:16:00", 10, of="N:C:8"), tick("09:17:30", 10)]
+    candles = candles_of(rules(), log(ticks))
+    assert all(candle.complete for candle in candles.values())
+    candles = candles_of(rules(), log(ticks[:1], first=1))
+    assert not one(candles, "09:15").complete  # E has no witness yet
+    candles = candles_of(rules(), log(ticks, first=1))
     assert not one(candles, "09:15").complete
-    assert not one(candles, "09:15", of="N:C:8").complete
-    assert one(candles, "09:16", of="N:C:8").complete
-    candles = play(rules(), tick("09:15:00", 10), tick("09:14:00", 10))
-    assert one(candles, "09:15").complete
+    assert one(candles, "09:16", of="N:C:8").complete  # E rose to 09:16:00
+    assert one(candles, "09:17").complete
 
 
 # ---- volume
@@ -274,7 +283,7 @@ def test_without_totals_quantities_add_up() -> None:
         tick("09:18:01", 10, 7),
     )
     assert volumes(candles) == [7, 0, 5, 0]
-    assert volumes(play(rules(), tick("09:15:01", 10, 2**63 - 1), tick("09:15:02", 10, 5))) == [2**63 - 1]
+    assert volumes(play(rules(), tick("09:15:01", 10, 2**63 - 1), tick("09:15:02", 10, 5))) == [2**63 + 4]
 
 
 def test_a_late_tick_revises_the_windows_after_it() -> None:
@@ -302,12 +311,32 @@ def test_every_timeframe_adds_up_to_the_same_volume() -> None:
     assert set(sums.values()) == {last * last - first * first}
 
 
-def test_fractions_where_the_feed_has_them() -> None:
-    given = rules(quantity_decimals=2)
-    candles = play(given, tick("09:15:01", 10, "0.25", "100.5"), tick("09:16:01", 10, 1, 101.75))
+def test_quantities_are_decimals_rounded_when_read() -> None:
+    candles = play(rules(), tick("09:15:01", 10, "0.25", "100.5"), tick("09:16:01", 10, 1, 101.75))
     assert volumes(candles) == [Decimal("0.25"), Decimal("1.25")]
-    reference, _ = judge(given, tick("09:15:01", 10, "0.255", 5))
+    candles = play(rules(quantity_decimals=2), tick("09:15:01", 10, "0.255"), tick("09:16:01", 10, "0.0049999"))
+    assert volumes(candles) == [Decimal("0.26"), 0]
+    assert volumes(play(rules(quantity_decimals=0), tick("09:15:01", 10, 0.5, 41.5))) == [1]
+    (volume,) = volumes(play(rules(), tick("09:15:01", 10, "3.60")))
+    assert str(volume) == "3.6"
+    (volume,) = volumes(play(rules(), tick("09:15:01", 10, "118.0")))
+    assert isinstance(volume, int)
+
+
+def test_a_sign_is_the_side_of_a_quantity_and_spoils_a_total() -> None:
+    reference, _ = judge(rules(), tick("09:15:01", 10, -5), tick("09:16:01", 10, 2, -7), tick("09:17:01", 10, 1, "-0"))
+    assert volumes(reference.candles()) == [5, 2, 1]
     assert reference.ledger()["optional_unreadable"] == 1
+
+
+def test_quantities_end_at_ten_to_the_nineteenth_and_sums_at_127_bits() -> None:
+    reference, _ = judge(rules(), tick("09:15:01", 10, "9999999999999999999"), tick("09:15:02", 10, 10**19))
+    assert volumes(reference.candles()) == [9_999_999_999_999_999_999]
+    assert reference.ledger()["optional_unreadable"] == 1
+    many = [tick(f"09:15:{second:02}", 10, "9e18") for second in range(20)]
+    assert volumes(play(rules(quantity_decimals=18), *many[:18])) == [162 * 10**18]
+    (volume,) = volumes(play(rules(quantity_decimals=18), *many))
+    assert str(volume) == "170141183460469231731.687303715884105727"
 
 
 # ---- lateness, clocks, verdicts
@@ -350,18 +379,16 @@ def test_the_base_is_of_each_timeframe_its_own() -> None:
 
 
 def test_e_follows_accepted_ticks_only_and_never_runs_ahead_of_the_record() -> None:
-    reference = Reference(rules())
-
-    def after(*given: tuple[bytes, int]) -> int | None:
-        for record in log(given):
-            reference.fold(record)
-        return reference.event_ms
-
-    assert after((b"{", ms("09:20:00")), tick("09:20:00", 0), tick("09:20:00", -1)) is None
-    assert after(tick("09:07:00", 10)) == ms("09:07:00")
-    assert after(tick("09:15:30", 10, record_ms=ms("09:15:00"))) == ms("09:15:02")
-    assert after(tick("09:15:01", 10)) == ms("09:15:02")
-    assert after(tick("09:16:01", 10, record_ms=-1)) == ms("09:16:01")
+    bad = (b"{", ms("09:20:00")), tick("09:20:00", 0), tick("09:20:00", -1)
+    assert clock_after(rules(), *bad) == (None, None)
+    ticks = [*bad, tick("09:07:00", 10)]
+    assert clock_after(rules(), *ticks) == (None, ms("09:07:00"))
+    ticks += [tick("09:15:30", 10, record_ms=ms("09:15:00"))]
+    assert clock_after(rules(), *ticks) == (ms("09:15:02"), None)
+    ticks += [tick("09:15:01", 10)]
+    assert clock_after(rules(), *ticks) == (ms("09:15:02"), None)
+    ticks += [tick("09:16:01", 10, record_ms=-1)]
+    assert clock_after(rules(), *ticks) == (ms("09:16:01"), None)
 
 
 def test_a_tick_of_the_future_is_rejected_by_its_record_timestamp() -> None:
@@ -375,21 +402,45 @@ def test_a_tick_of_the_future_is_rejected_by_its_record_timestamp() -> None:
     assert verdicts[1].event_ms == ms("09:16:00.001")
     assert reference.ledger() == {
         "read": 3, "folded": 2, "quotes": 0, "outside": 0, "late": 0, "rejected": 1, "rejected_future": 1,
-        "time_fallback": 0, "optional_unreadable": 0,
+        "behind": 0, "time_fallback": 0, "optional_unreadable": 0,
     }  # fmt: skip
 
 
 def test_a_time_that_is_none_falls_back_on_the_records_own() -> None:
     good = ms("09:15:30")
-    wrong: object
-    for wrong in (None, 0, "", "yesterday", "/Date(0)/", "1999-12-31 23:59:59", -5, True, [], "2026-01-02T09:15:30"):
-        reference, verdicts = judge(rules(), tick("09:20:00", 10, TickDt=wrong, record_ms=good))
-        assert verdicts[0].event_ms == good, wrong
+    none: object
+    for none in (
+        None,
+        0,
+        "0.0",
+        "/Date(0)/",
+        "1999-12-31 23:59:59",
+        -5,
+        "-1767335675",
+        "0000-01-01 00:00:00",
+        "1e-400",
+    ):
+        reference, verdicts = judge(rules(), tick("09:20:00", 10, TickDt=none, record_ms=good))
+        assert verdicts[0].event_ms == good, none
         assert reference.ledger()["time_fallback"] == 1
         for missing in (-1, 0, ms("00:00", "1999-12-31"), 253_402_300_800_000):
-            reference, verdicts = judge(rules(), tick("09:20:00", 10, TickDt=wrong, record_ms=missing))
+            reference, verdicts = judge(rules(), tick("09:20:00", 10, TickDt=none, record_ms=missing))
             assert verdicts[0].reason == "time"
             assert reference.ledger()["time_fallback"] == 0
+
+
+def test_a_time_that_cannot_be_read_is_rejected() -> None:
+    unreadable: object
+    for unreadable in ("", "yesterday", True, [], "\ud800", "2026-01-02T09:15", "2026-02-30 09:15:00", "/Date(x)/"):
+        reference, verdicts = judge(rules(), tick("09:20:00", 10, TickDt=unreadable))
+        assert verdicts[0].reason == "time", unreadable
+        assert reference.ledger()["time_fallback"] == 0
+
+
+def test_a_local_time_is_written_with_a_blank_or_a_t() -> None:
+    for written in ("2026-01-02T09:15:30", "2026-01-02 09:15:30"):
+        _, verdicts = judge(rules(), tick("09:20:00", 10, TickDt=written))
+        assert verdicts[0].event_ms == ms("09:15:30")
 
 
 def test_the_year_10000() -> None:
@@ -449,8 +500,8 @@ def test_strings_count_as_numbers_and_the_last_of_equal_names_wins() -> None:
 def test_unreadable_optional_fields_are_absent_and_counted() -> None:
     reference, _ = judge(
         rules(),
-        tick("09:15:01", 10, -1, 1.5, companyName=5, ScripCode=True),
-        tick("09:15:02", 0, -1, 1.5),  # a quote touches nothing
+        tick("09:15:01", 10, "x", -1, companyName=5, ScripCode=True),
+        tick("09:15:02", 0, "x", -1),  # a quote touches nothing
     )
     assert reference.ledger()["optional_unreadable"] == 4
     candle = one(reference.candles(), "09:15")
@@ -463,16 +514,155 @@ def test_other_names_of_fields() -> None:
     assert list(candles_of(given, [Record(value, -1, 0)])) == [("N:C:7", "1m", ms("09:15"))]
 
 
-def test_an_instrument_silent_for_a_week_begins_a_new_life() -> None:
-    old, week_later = "2026-01-02", "2026-01-09"
-    life = [tick("09:15:01", 10, 5, 100, day=old, companyName="A"), tick("09:20:00", 10, 5, 200, day=old)]
-    again = tick("09:15:02", 20, 7, 150, day=old, record_ms=ms("09:15:02", week_later))
-    candles = play(rules(), *life, tick("09:19:59.999", 10, of="N:C:8", day=week_later), again)
-    assert (one(candles, "09:15").open, one(candles, "09:15").volume) == (10, 55)
-    candles = play(rules(), *life, tick("09:20:00", 10, of="N:C:8", day=week_later), again)
-    assert (one(candles, "09:15").open, one(candles, "09:15").volume) == (20, 7)
-    assert one(candles, "09:15").company_name is None
-    assert one(candles, "09:20").volume == 100  # of the former life, as it stood
+def _with(field: str, text: str) -> tuple[bytes, int]:
+    value, timestamp_ms = tick("09:15:00", 10)
+    return json.dumps(json.loads(value) | {field: text}).encode(), timestamp_ms
+
+
+def test_texts_have_a_length() -> None:
+    for name, expected in (("é" * 32, "folded"), ("é" * 32 + "a", "rejected"), ("x" * 64, "folded")):
+        for field in ("Exch", "ExchType"):
+            _, (verdict,) = judge(rules(outside_session="keep"), _with(field, name))
+            assert verdict.kind == expected
+    reference, _ = judge(
+        rules(),
+        tick("09:15:01", 10, companyName="é" * 128, ScripCode="s" * 256),
+        tick("09:16:01", 10, companyName="é" * 128 + "a", ScripCode="s" * 257),
+    )
+    assert one(reference.candles(), "09:15").scrip_code == "s" * 256
+    assert (one(reference.candles(), "09:16").company_name, one(reference.candles(), "09:16").scrip_code) == (
+        "é" * 128,
+        "7",
+    )
+    assert reference.ledger()["optional_unreadable"] == 2
+
+
+# ---- whose time counts, and what is held (decision 0010)
+
+
+YEAR_AHEAD = "2027-01-04"  # a Monday
+TWO = tick("09:15:10", 10), tick("09:15:20", 10, of="N:C:8")
+"""Two instruments, heard: E is at 09:15:20, their own clocks have a claim each."""
+
+
+def test_a_lie_spoils_no_lateness() -> None:
+    lie = tick("09:15:00", 99, day=YEAR_AHEAD)
+    true = [tick(f"09:{minute}:10", 10) for minute in (15, 16, 17)]
+    for place in range(4):  # first, in the middle, last
+        reference, verdicts = judge(rules(), *true[:place], lie, *true[place:])
+        assert [(verdict.kind, verdict.late_for) for verdict in verdicts] == [("folded", ())] * 4
+        assert set(reference.candles()) == {("N:C:7", "1m", ms(f"09:{minute}")) for minute in (15, 16, 17)} | {
+            ("N:C:7", "1m", ms("09:15", YEAR_AHEAD))
+        }
+
+
+def test_an_instruments_own_next_tick_is_the_witness_of_its_leap() -> None:
+    first = [tick("09:15:10", 10), tick("09:15:20", 10)]
+    late = tick("09:15:30", 10)
+    assert judge(rules(), *first, tick("12:00:00", 10), late)[1][-1].kind == "folded"
+    assert judge(rules(), *first, tick("12:00:00", 10), tick("12:00:00", 10), late)[1][-1].kind == "late"
+    # of two that differ by more than an hour the earlier is believed; the later waits on if it came last
+    assert judge(rules(), *first, tick("14:00:00", 10), tick("12:00:00", 10), late)[1][-1].kind == "late"
+    apart = [*first, tick("12:00:00", 10), tick("14:00:00", 10)]
+    too_late_at_14 = tick("12:10:30", 10)
+    assert judge(rules(), *apart, too_late_at_14)[1][-1].kind == "folded"
+    assert judge(rules(), *apart, tick("14:00:01", 10), too_late_at_14)[1][-1].kind == "late"
+    # a tick the instrument's own clock believes speaks against the claim, a snapshot sent again does not
+    leap, again = tick("12:00:00", 10), tick("12:00:01", 10)
+    assert judge(rules(), *first, leap, tick("09:15:21", 10), again, late)[1][-1].kind == "folded"
+    assert judge(rules(), *first, leap, tick("09:15:20", 10), again, late)[1][-1].kind == "late"
+
+
+def test_e_believes_a_leap_when_another_instrument_bears_it_out() -> None:
+    lie, next_day = tick("09:15:00", 99, day=YEAR_AHEAD), "2026-01-05"
+    assert clock_after(rules(), *TWO) == (ms("09:15:20"), None)
+    assert clock_after(rules(), *TWO, lie) == (ms("09:15:20"), ms("09:15:00", YEAR_AHEAD))
+    assert clock_after(rules(), *TWO, lie, tick("09:15:30", 10)) == (ms("09:15:30"), None)
+    another = tick("09:15:00", 10, of="N:C:8", day=next_day)
+    assert clock_after(rules(), *TWO, lie, another) == (ms("09:15:00", next_day), None)
+    assert clock_after(rules(), *TWO, another, lie) == (ms("09:15:00", next_day), ms("09:15:00", YEAR_AHEAD))
+    assert clock_after(rules(), *TWO, another, tick("09:15:01", 10, day=next_day))[0] == ms("09:15:01", next_day)
+
+
+def test_an_instrument_is_its_own_witness_where_no_other_was_heard() -> None:
+    alone = tick("09:15:10", 10), tick("12:00:00", 10), tick("12:00:01", 10)
+    assert clock_after(rules(), *alone) == (ms("12:00:01"), None)
+    another = tick("09:15:21", 10, of="N:C:8")
+    once = *TWO, tick("09:15:20", 10), another, tick("12:00:00", 10), tick("12:00:01", 10)
+    assert clock_after(rules(), *once) == (ms("09:15:21"), ms("12:00:01"))
+    leap = tick("14:00:00", 10), tick("14:00:01", 10)
+    assert clock_after(rules(), *once, leap[0]) == (ms("09:15:21"), ms("14:00:00"))
+    assert clock_after(rules(), *once, *leap) == (ms("14:00:01"), None)
+    assert clock_after(rules(), *once, another, *leap) == (ms("09:15:21"), ms("14:00:01"))
+
+
+def test_the_hosts_clock_can_be_the_witness() -> None:
+    reference, _ = judge(rules(), tick("09:15:10", 10))
+    assert (reference.event_ms, reference.claim_ms) == (None, ms("09:15:10"))
+    reference.witness(ms("09:15:10"))
+    assert (reference.event_ms, reference.claim_ms) == (ms("09:15:10"), None)
+
+
+def test_ticks_far_behind_e_are_counted() -> None:
+    noon = tick("12:00:00", 10), tick("12:00:00", 10, of="N:C:8")
+    reference, _ = judge(rules(), *noon, tick("11:00:00", 10), tick("10:59:59.999", 10), tick("10:00:00", 0))
+    assert reference.ledger()["behind"] == 1
+
+
+def test_where_too_many_instruments_are_held_one_goes_whose_day_is_over() -> None:
+    life = tick("09:15:01", 10), tick("15:29:00", 10, of="N:C:8"), tick("15:29:00", 10)
+    new = tick("15:29:00", 10, of="N:C:9")
+    for clock, reason in (("15:39:59.999", "limit"), ("15:40:00", None)):  # the close and the horizon
+        reference, verdicts = judge(rules(instruments_max=2), *life, tick(clock, 10), new)
+        assert reference.event_ms == ms(clock)
+        assert verdicts[-1].reason == reason
+        assert reference.ledger().get("rejected_limit", 0) == (reason == "limit")
+    assert judge(rules(instruments_max=3), *life, new)[1][-1].reason is None
+
+
+def test_the_one_heard_least_recently_by_offset_is_forgotten_and_begins_a_new_life() -> None:
+    today = "2026-01-05"
+    given = rules(instruments_max=4)
+    ticks = [
+        tick("09:15:01", 10, 5, 100, of="N:C:1"),
+        tick("09:20:00", 10, 5, 200, of="N:C:1"),
+        tick("09:15:02", 10, 5, 100, of="N:C:2", companyName="B"),
+        tick("09:20:00", 10, 5, 200, of="N:C:2"),
+        tick("09:15:03", 10, 5, 100, of="N:C:1"),  # heard after N:C:2, of an earlier time
+        tick("09:15:00", 10, of="N:C:3", day=today),
+        tick("09:15:00", 10, of="N:C:4", day=today),
+        tick("09:15:01", 10, of="N:C:5", day=today),  # in the place of N:C:2
+        tick("09:15:04", 20, 7, 150, of="N:C:2"),  # in the place of N:C:1
+        tick("09:15:05", 10, of="N:C:1", day=today),  # in the place of N:C:2 again, whose day is over
+        tick("09:15:06", 10, of="N:C:2", day=today),
+    ]
+    reference, verdicts = judge(given, *ticks)
+    assert [verdict.reason for verdict in verdicts] == [None] * 10 + ["limit"]
+    candles = reference.candles()
+    begun_anew, before = one(candles, "09:15", of="N:C:2"), one(candles, "09:20", of="N:C:2")
+    assert (begun_anew.open, begun_anew.volume, begun_anew.company_name) == (20, 7, None)
+    assert (before.volume, before.company_name) == (100, "B")  # of the former life, as it stood
+
+
+def test_claimed_windows_are_few() -> None:
+    true = [tick("09:15:10", 10), tick("09:15:20", 10)]
+    for minute in range(16):
+        true += [tick(f"11:{minute:02}:00", 99), tick(f"09:15:{21 + minute}", 10)]
+    reference, verdicts = judge(
+        rules(),
+        *true,
+        tick("11:59:00", 99),
+        tick("10:15:59", 10),  # no window beyond an hour
+        tick("09:15:40", 10),
+        tick("16:00:00", 10),  # in no window
+        tick("11:05:30", 99),  # in a window there is
+        tick("12:00:00", 10, of="N:C:8"),
+    )
+    assert [verdict.reason for verdict in verdicts[-6:]] == ["limit", None, None, None, None, None]
+    assert reference.ledger()["rejected_limit"] == 1
+    # what is rejected moves nothing: the same tick again is no witness of it
+    _, verdicts = judge(rules(), *true, tick("11:59:00", 99), tick("11:59:00", 99), tick("09:15:59", 10))
+    assert [verdict.kind for verdict in verdicts[-3:]] == ["rejected", "rejected", "folded"]
 
 
 # ---- windows
@@ -542,7 +732,7 @@ def test_outside_ticks_are_counted_and_in_no_window() -> None:
     assert [verdict.kind for verdict in verdicts] == ["outside", "outside", "outside", "folded"]
     assert reference.ledger()["outside"] == 3
     assert starts(reference.candles(), "1m") == ["09:15-09:16"]
-    assert reference.event_ms == ms("12:00:00", "2026-01-03")
+    assert (reference.event_ms, reference.claim_ms) == (ms("16:00:00"), ms("12:00:00", "2026-01-03"))
 
 
 def test_kept_outside_ticks_have_windows_around_the_session() -> None:

@@ -8,8 +8,10 @@ from streamingcandle.candles.reference_read import (
     Number,
     read_object,
     read_price,
+    read_quantity,
     read_scrip_code,
     read_time,
+    read_total,
     read_whole,
 )
 from streamingcandle.candles.session import load_calendar
@@ -73,6 +75,25 @@ def test_whole_numbers(text: str, expected: int | None) -> None:
     assert read_whole(Number(text)) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "decimals", "expected"),
+    [
+        ("5", 0, 5), ("-5", 0, 5), ("5", 8, 500_000_000), ("0.5", 0, 1), ("-0.5", 0, 1), ("0.49999", 0, 0),
+        ("1.5", 0, 2),
+        ("2.5", 0, 3), ("0.005", 2, 1), ("0.0049", 2, 0), ("9.995", 2, 1_000), ("5e-9", 8, 1), ("4e-9", 8, 0),
+        ("9999999999999999999", 0, 10**19 - 1), ("9999999999999999999.5", 0, 10**19), ("1e19", 0, None),
+        ("-1e19", 0, None), ("10000000000000000000", 18, None), ("1e18", 18, 10**36), ("1e-999999999999", 18, 0),
+        ("1e999999999999", 0, None), ("1" + "0" * 5_000 + "e-5000", 0, 1), ("0." + "3" * 5_000, 3, 333), ("x", 0, None),
+        ("0e999999999999", 8, 0), ("-0", 8, 0), ("", 0, None),
+    ],
+)  # fmt: skip
+def test_quantities(text: str, decimals: int, expected: int | None) -> None:
+    assert read_quantity(text, decimals) == expected
+    assert read_quantity(Number(text), decimals) == expected
+    below_zero = text.startswith("-") and text != "-0"
+    assert read_total(text, decimals) == (None if below_zero else expected)
+
+
 def test_prices_and_scrip_codes() -> None:
     assert read_price("1e-400") == 0
     assert read_price("246346.05") == 246346.05
@@ -99,7 +120,9 @@ def test_prices_and_scrip_codes() -> None:
         ("2026-01-02 24:00:00", None),
         ("2026-01-02 23:59:60", None),
         ("2026-02-29 12:04:35", None),
-        ("2026-01-02T12:04:35", None),
+        ("2026-01-02T12:04:35", 1_767_335_675_000),
+        ("2026-01-02t12:04:35", 1_767_335_675_000),
+        ("2026-01-02T12:04", None),
         ("2026-01-02T06:34:35Z", 1_767_335_675_000),
         ("2026-01-02t06:34:35.0009z", 1_767_335_675_000),
         ("2026-01-02 12:04:35+05:30", 1_767_335_675_000),
@@ -118,8 +141,10 @@ def test_prices_and_scrip_codes() -> None:
         ("1767335675123456789", 1_767_335_675_123),
         ("99999999999.9999", 99_999_999_999_999),
         ("100000000000", 100_000_000_000),
-        ("0", None),
-        ("-1767335675", None),
+        ("0", 0),
+        ("-1767335675", 0),
+        ("0000-02-29T00:00:00Z", -62_162_121_600_000),
+        ("0000-00-00 00:00:00", None),
         ("1e-300", 0),
         ("1e999999999999", 253_402_300_800_000),
         ("soon", None),

@@ -1,4 +1,4 @@
-"""The semantics (§1 to §5) in plain, slow, obvious Python: the oracle of the tests and of `verify --reference`.
+"""The semantics (§1 to §5, decision 0010) in plain, slow, obvious Python: the oracle of tests and `verify --reference`.
 
 Every tick is kept. What a window holds is worked out anew from its ticks whenever one is added, and its published
 fields are compared with those of before: that is the definition of `sourceOffset`, and here it is also the code.
@@ -7,7 +7,6 @@ Windows are not frozen, lost offsets and volume alarms are not known here; `revi
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -15,27 +14,29 @@ import msgspec
 
 from streamingcandle.candles.candle import Candle
 from streamingcandle.candles.instrument import Instrument
+from streamingcandle.candles.reference_clock import LEAP_MS, Clock, FeedTime
+from streamingcandle.candles.reference_market import Market, Stretch, clock_text
 from streamingcandle.candles.reference_read import (
-    WHOLE_MAX,
     YEAR_2000_MS,
     YEAR_10000_MS,
     Value,
     read_instrument,
     read_object,
     read_price,
+    read_quantity,
     read_scrip_code,
     read_text,
     read_time,
-    read_whole,
+    read_total,
 )
 from streamingcandle.candles.rules import Rules
-from streamingcandle.candles.session import DAY_MS, Schedule
 from streamingcandle.candles.timeframe import Timeframe
 
 CLOCK_LEAD_MS = 2_000
 """A tick moves the feed clock to at most its record's timestamp and this (§4)."""
-SILENT_MS = 7 * DAY_MS
-SESSION_SEARCH_DAYS = 400
+CLAIMED_WINDOWS_MAX = 16
+"""So many windows of a timeframe may an instrument hold that start beyond what its clock believes."""
+SUM_MAX = 2**127 - 1
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -50,7 +51,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a record.
 
     `late_for` names the timeframes it was too late for, all of them when `kind` is late. `instrument` is None where
-    it cannot be read; `event_ms` is given for accepted ticks and for those of the future.
+    it cannot be read; `event_ms` is given for accepted ticks, for those of the future and those over a limit.
     """
 
     kind: Literal["folded", "quote", "outside", "late", "rejected"]
@@ -67,25 +68,39 @@ class Reference:
         """Begin with nothing; `partition` is only written into the candles."""
         self._rules = rules
         self._partition = partition
-        self._markets: dict[tuple[str, str], _Market] = {}
+        self._markets: dict[tuple[str, str], Market] = {}
         self._instruments: dict[Instrument, _Instrument] = {}
         self._forgotten: list[_Instrument] = []
-        self._event_ms: int | None = None
-        self._first_event_ms: int | None = None
+        self._feed = FeedTime()
+        self._first_offset: int | None = None
         self._counts: Counter[str] = Counter()
 
     @property
     def event_ms(self) -> int | None:
-        """E of §4: the greatest event time of accepted ticks, each at most its record's timestamp + 2 s."""
-        return self._event_ms
+        """E: how far the feed's own time has come; None until it has a witness."""
+        return self._feed.clock.value_ms
+
+    @property
+    def claim_ms(self) -> int | None:
+        """A time more than an hour beyond E that awaits its witness."""
+        return self._feed.clock.claim_ms
+
+    def witness(self, event_ms: int) -> None:
+        """Raise E to this time, a claim that the host's clock bears out, and drop the claim (rule 7)."""
+        self._feed.witness(event_ms)
 
     def ledger(self) -> dict[str, int]:
         """Count what became of the records: `read` is the sum of the five kinds."""
-        always = ("read", "folded", "quotes", "outside", "late", "rejected", "time_fallback", "optional_unreadable")
+        always = (
+            *("read", "folded", "quotes", "outside", "late", "rejected"),
+            *("behind", "time_fallback", "optional_unreadable"),
+        )
         return {name: self._counts[name] for name in always} | dict(self._counts)
 
     def fold(self, record: Record) -> Verdict:
         """Take the next record, in log order."""
+        if self._first_offset is None:
+            self._first_offset = record.offset
         verdict = self._judge(record)
         self._counts["read"] += 1
         self._counts["quotes" if verdict.kind == "quote" else verdict.kind] += 1
@@ -102,7 +117,7 @@ class Reference:
             for window in windows.values()
         }
 
-    # ---- one record, judged in the order JSON, instrument, price, time, session, lateness
+    # ---- one record, judged in the order JSON, instrument, price, time, limit, session, lateness
 
     def _judge(self, record: Record) -> Verdict:
         if not record.value:
@@ -118,39 +133,90 @@ class Reference:
         if not price:
             rejected = Verdict(kind="rejected", reason="price", instrument=str(named))
             return rejected if price is None else Verdict(kind="quote", instrument=str(named))
-        if (named.exchange, named.segment) not in self._markets:
-            schedule = self._rules.calendar.schedule(named.exchange, named.segment)
-            self._markets[named.exchange, named.segment] = _Market(schedule)
-        market = self._markets[named.exchange, named.segment]
-        timestamp_ms = record.timestamp_ms if YEAR_2000_MS <= record.timestamp_ms < YEAR_10000_MS else None
-        event_ms = self._time(read_time(found.get(names.time), market.schedule), timestamp_ms)
-        if event_ms is None or (timestamp_ms is None and event_ms >= YEAR_10000_MS):
+        return self._judge_time(named, found, price, record)
+
+    def _judge_time(self, named: Instrument, found: "dict[str, Value]", price: float, record: Record) -> Verdict:
+        market = self._market(named)
+        stamp_ms = record.timestamp_ms if YEAR_2000_MS <= record.timestamp_ms < YEAR_10000_MS else None
+        written = found.get(self._rules.fields.time)
+        event_ms = 0 if written is None else read_time(written, market.schedule)
+        fallback = event_ms is not None and event_ms < YEAR_2000_MS
+        if fallback:
+            event_ms = stamp_ms
+        if event_ms is None or (stamp_ms is None and event_ms >= YEAR_10000_MS):
             return Verdict(kind="rejected", reason="time", instrument=str(named))
-        if timestamp_ms is not None and event_ms > timestamp_ms + self._rules.future_ms:
+        if stamp_ms is not None and event_ms > stamp_ms + self._rules.future_ms:
             return Verdict(kind="rejected", reason="future", instrument=str(named), event_ms=event_ms)
-        instrument = self._accept(named, event_ms, timestamp_ms)
-        return self._place(instrument, market, self._tick(instrument, found, price, event_ms, record.offset))
+        stretch = market.stretch(event_ms, self._rules)
+        if not self._is_held_or_makes_room(named) or self._has_too_many_claims(named, stretch, event_ms):
+            return Verdict(kind="rejected", reason="limit", instrument=str(named), event_ms=event_ms)
+        self._counts["time_fallback"] += fallback
+        counted_ms = event_ms if stamp_ms is None else min(event_ms, stamp_ms + CLOCK_LEAD_MS)
+        instrument = self._accept(named, event_ms, counted_ms, in_session=stretch is not None, offset=record.offset)
+        return self._place(instrument, stretch, self._tick(instrument, found, price, event_ms, record.offset))
 
-    def _time(self, event_ms: int | None, timestamp_ms: int | None) -> int | None:
-        """Fall back on the record's timestamp where the tick's own time is none."""
-        if event_ms is not None and event_ms >= YEAR_2000_MS:
-            return event_ms
-        self._counts["time_fallback"] += timestamp_ms is not None
-        return timestamp_ms
+    def _market(self, named: Instrument) -> Market:
+        """Return the sessions that hold for an instrument; they are kept with its first accepted tick only."""
+        kept = self._markets.get((named.exchange, named.segment))
+        return kept or Market(self._rules.calendar.schedule(named.exchange, named.segment))
 
-    def _accept(self, named: Instrument, event_ms: int, timestamp_ms: int | None) -> "_Instrument":
-        """Let an accepted tick move the clocks, and forget its instrument if that was silent for 7 days."""
+    # ---- what is held (rules 11 and 12)
+
+    def _is_held_or_makes_room(self, named: Instrument) -> bool:
+        """Tell whether a tick of this instrument can be held; where another must go for it, forget that one."""
+        if named in self._instruments or len(self._instruments) < self._rules.instruments_max:
+            return True
+        over = [held for held in self._instruments.values() if self._is_day_over(held)]
+        if not over:
+            return False
+        forgotten = min(over, key=lambda held: held.last_offset)
+        self._forgotten.append(self._instruments.pop(forgotten.named))
+        return True
+
+    def _is_day_over(self, held: "_Instrument") -> bool:
+        """Tell whether E is past the trading day of the instrument's greatest event time, and the horizon."""
+        market = self._market(held.named)
+        sessions = market.sessions(market.trading_day(held.greatest_ms, self._rules))
+        over_ms = max([held.greatest_ms, *(close_ms for _, close_ms in sessions)])
+        return self.event_ms is not None and over_ms + self._rules.late_horizon_ms <= self.event_ms
+
+    def _has_too_many_claims(self, named: Instrument, stretch: Stretch | None, event_ms: int) -> bool:
+        """Tell whether a tick would open a window beyond its instrument's clock while 16 such are held."""
         held = self._instruments.get(named)
-        if held and self._event_ms is not None and held.greatest_ms <= self._event_ms - SILENT_MS:
-            self._forgotten.append(held)
-            held = None
-        if held is None:
-            held = self._instruments[named] = _Instrument(named, event_ms)
+        if held is None or held.clock.value_ms is None or stretch is None:
+            return False
+        beyond_ms = held.clock.value_ms + LEAP_MS
+        clock = held.clock.after(event_ms)
+        opens = False
+        for timeframe in self._rules.timeframes:
+            start_ms, end_ms = self._market(named).window(event_ms, stretch, timeframe)
+            is_new = start_ms not in held.windows.get((timeframe, stretch.day), {})
+            opens = opens or (start_ms > beyond_ms and is_new and not self._is_late(end_ms, clock))
+        claimed = Counter(
+            timeframe.label
+            for (timeframe, _), windows in held.windows.items()
+            for start_ms in windows
+            if start_ms > beyond_ms
+        )
+        return opens and max(claimed.values(), default=0) >= CLAIMED_WINDOWS_MAX
+
+    def _is_late(self, end_ms: int, clock: Clock) -> bool:
+        """Tell whether something that ended then is too old; while a clock has no value nothing is."""
+        return clock.value_ms is not None and end_ms + self._rules.late_horizon_ms <= clock.value_ms
+
+    def _accept(
+        self, named: Instrument, event_ms: int, counted_ms: int, *, in_session: bool, offset: int
+    ) -> "_Instrument":
+        """Let an accepted tick move its instrument's clock, then E."""
+        self._markets.setdefault((named.exchange, named.segment), self._market(named))
+        held = self._instruments.setdefault(named, _Instrument(named, event_ms))
         held.greatest_ms = max(held.greatest_ms, event_ms)
-        counted_ms = event_ms if timestamp_ms is None else min(event_ms, timestamp_ms + CLOCK_LEAD_MS)
-        self._event_ms = counted_ms if self._event_ms is None else max(self._event_ms, counted_ms)
-        if self._first_event_ms is None:
-            self._first_event_ms = event_ms
+        held.last_offset = offset
+        leapt = in_session and held.clock.claim_ms is not None and held.clock.is_leap(event_ms)
+        if in_session:
+            held.clock = held.clock.after(event_ms)
+        self._feed.take(named, counted_ms, leapt=leapt)
+        self._counts["behind"] += self.event_ms is not None and event_ms < self.event_ms - LEAP_MS
         return held
 
     def _tick(
@@ -158,8 +224,8 @@ class Reference:
     ) -> "_Tick":
         """Read the optional fields; one that is there and unreadable counts as absent."""
         names, decimals = self._rules.fields, self._rules.quantity_decimals
-        quantity = read_whole(found.get(names.quantity), decimals)
-        total = read_whole(found.get(names.total), decimals)
+        quantity = read_quantity(found.get(names.quantity), decimals)
+        total = read_total(found.get(names.total), decimals)
         name = read_text(found.get(names.company_name))
         scrip_code = read_scrip_code(found.get(names.scrip_code))
         for field, value in (
@@ -174,17 +240,16 @@ class Reference:
         code = str(instrument.named.token) if scrip_code is None else scrip_code
         return _Tick(event_ms, offset, price, quantity or 0, total or None, instrument.name, code)
 
-    def _place(self, instrument: "_Instrument", market: "_Market", tick: "_Tick") -> Verdict:
+    def _place(self, instrument: "_Instrument", stretch: Stretch | None, tick: "_Tick") -> Verdict:
         """Put an accepted tick where it belongs: outside, or into a window of each timeframe."""
-        stretch = market.stretch(tick.event_ms, self._rules)
+        market = self._market(instrument.named)
         if stretch is None:
             self._outside(instrument, market, tick)
             return Verdict(kind="outside", instrument=str(instrument.named), event_ms=tick.event_ms)
-        instrument.session_ms = max(instrument.session_ms, tick.event_ms)
         late_for = []
         for timeframe in self._rules.timeframes:
             start_ms, end_ms = market.window(tick.event_ms, stretch, timeframe)
-            if end_ms + self._rules.late_horizon_ms <= instrument.session_ms:
+            if self._is_late(end_ms, instrument.clock):
                 late_for.append(timeframe.label)
                 continue
             windows = instrument.windows.setdefault((timeframe, stretch.day), {})
@@ -193,12 +258,11 @@ class Reference:
         kind: Literal["late", "folded"] = "late" if len(late_for) == len(self._rules.timeframes) else "folded"
         return Verdict(kind=kind, late_for=tuple(late_for), instrument=str(instrument.named), event_ms=tick.event_ms)
 
-    def _outside(self, instrument: "_Instrument", market: "_Market", tick: "_Tick") -> None:
+    def _outside(self, instrument: "_Instrument", market: Market, tick: "_Tick") -> None:
         """Let the total of a tick before a session serve as its day's base, unless it is too old for that."""
         day = market.schedule.day(tick.event_ms)
         before_session = any(tick.event_ms < open_ms for open_ms, _ in market.sessions(day))
-        too_old = tick.event_ms + self._rules.late_horizon_ms <= instrument.session_ms
-        if tick.total is None or not before_session or too_old:
+        if tick.total is None or not before_session or self._is_late(tick.event_ms, instrument.clock):
             return
         instrument.outside.setdefault(day, []).append(tick)
         for timeframe in self._rules.timeframes:
@@ -217,7 +281,7 @@ class Reference:
             if window.total is not None:
                 greatest = max(greatest or 0, window.total)
             if greatest is None:
-                volume = min(window.quantity, WHOLE_MAX)
+                volume = min(window.quantity, SUM_MAX)
             else:
                 volume = greatest - (base if before is None else before)
             window.publish((*window.shape, volume), offset)
@@ -238,29 +302,41 @@ class Reference:
 
     def _candle(self, instrument: "_Instrument", timeframe: Timeframe, window: "_Window") -> Candle:
         opens, high, low, close, name, scrip_code, volume = window.published
-        decimals = self._rules.quantity_decimals
-        schedule = self._markets[instrument.named.exchange, instrument.named.segment].schedule
+        schedule = self._market(instrument.named).schedule
         return Candle(
             open=opens,
             high=high,
             low=low,
             close=close,
-            volume=Decimal(volume).scaleb(-decimals) if decimals else volume,
+            volume=_in_few_digits(volume, self._rules.quantity_decimals),
             exchange=instrument.named.exchange,
             exchange_type=instrument.named.segment,
             company_name=name,
             scrip_code=scrip_code,
             window_start_millis=window.start_ms,
             window_end_millis=window.end_ms,
-            human_readable_start_time=_clock_text(schedule.local_ms(window.start_ms)),
-            human_readable_end_time=_clock_text(schedule.local_ms(window.end_ms)),
+            human_readable_start_time=clock_text(schedule.local_ms(window.start_ms)),
+            human_readable_end_time=clock_text(schedule.local_ms(window.end_ms)),
             timeframe=timeframe.label,
             ticks=window.ticks_published,
-            complete=self._first_event_ms is not None and window.start_ms >= self._first_event_ms,
+            complete=self._is_complete(window),
             revised=False,
             source_partition=self._partition,
             source_offset=window.source_offset,
         )
+
+    def _is_complete(self, window: "_Window") -> bool:
+        """Tell whether no tick of the window can be missing: the log was read from its start, or E was there before."""
+        if self._first_offset == 0:
+            return True
+        return self._feed.first_ms is not None and window.start_ms >= self._feed.first_ms
+
+
+def _in_few_digits(units: int, decimals: int) -> int | Decimal:
+    """Return so many units of 10^-decimals, as an integer where it is one, else without zeros at the end."""
+    while decimals and units % 10 == 0:
+        units, decimals = units // 10, decimals - 1
+    return Decimal(f"{units}E-{decimals}") if decimals else units
 
 
 def candles_of(rules: Rules, records: Iterable[Record]) -> dict[tuple[str, str, int], Candle]:
@@ -326,81 +402,11 @@ class _Instrument:
         self.named = named
         self.name: str | None = None
         self.greatest_ms = event_ms
-        self.session_ms = 0
-        """The greatest event time of its ticks in session."""
+        self.last_offset = -1
+        """Of its last accepted tick."""
+        self.clock = Clock()
+        """How far its ticks in session have come: by this it is judged what is too late."""
         self.windows: dict[tuple[Timeframe, int], dict[int, _Window]] = {}
         """By timeframe and trading day, then by start."""
         self.outside: dict[int, list[_Tick]] = {}
         """By trading day: ticks with a total, outside the sessions and before one of them."""
-
-
-# ---- where a tick belongs (§2)
-
-
-class _Stretch(NamedTuple):
-    """A time on one grid: windows are aligned to the anchor, and cut where the stretch begins and ends."""
-
-    day: int
-    anchor_ms: int
-    from_ms: int
-    to_ms: int
-
-
-class _Market:
-    """The sessions of one exchange and segment."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self._sessions: dict[int, tuple[tuple[int, int], ...]] = {}
-
-    def sessions(self, day: int) -> tuple[tuple[int, int], ...]:
-        if day not in self._sessions:
-            self._sessions[day] = self.schedule.sessions(day)
-        return self._sessions[day]
-
-    def stretch(self, event_ms: int, rules: Rules) -> _Stretch | None:
-        """Return the session that holds this time, or the time around it if that is kept, or None for outside."""
-        day = self.schedule.day(event_ms)
-        for open_ms, close_ms in self.sessions(day):
-            if open_ms <= event_ms < close_ms:
-                return _Stretch(day, open_ms, open_ms, close_ms)
-        for back in range(2 + rules.after_close_ms // DAY_MS):
-            for open_ms, close_ms in reversed(self.sessions(day - back)):
-                if close_ms <= event_ms <= close_ms + rules.after_close_ms:
-                    return _Stretch(day - back, open_ms, open_ms, close_ms)
-        return self._stretch_around(event_ms, day) if rules.outside_session == "keep" else None
-
-    def _stretch_around(self, event_ms: int, day: int) -> _Stretch:
-        midnight_ms = self.schedule.utc_ms(day * DAY_MS)
-        closed = [close_ms for _, close_ms in self.sessions(day) if close_ms <= event_ms]
-        for open_ms, _ in self.sessions(day):
-            if event_ms < open_ms:
-                return _Stretch(day, open_ms, max([midnight_ms, *closed]), open_ms)
-        # Windows are shorter than a day: of the dates to come only the next two can cut one.
-        coming = [self.schedule.utc_ms(later * DAY_MS) for later in (day + 1, day + 2) if self.sessions(later)]
-        cut_ms = min(coming, default=event_ms + 2 * DAY_MS)
-        for before in range(day, day - SESSION_SEARCH_DAYS - 1, -1):
-            if self.sessions(before):
-                close_ms = self.sessions(before)[-1][1]
-                return _Stretch(before, close_ms, close_ms, cut_ms)
-        return _Stretch(day, midnight_ms, midnight_ms, self.schedule.utc_ms((day + 1) * DAY_MS))
-
-    def window(self, event_ms: int, stretch: _Stretch, timeframe: Timeframe) -> tuple[int, int]:
-        """Return start and end of the window; a tick just after the close is taken back into the last one."""
-        if timeframe.length_ms == 0:
-            sessions = self.sessions(stretch.day) or ((stretch.from_ms, stretch.to_ms),)
-            return sessions[0][0], sessions[-1][1]
-        inside_ms = min(event_ms, stretch.to_ms - 1)
-        count = (inside_ms - stretch.anchor_ms) // timeframe.length_ms
-        start_ms = stretch.anchor_ms + count * timeframe.length_ms
-        return max(start_ms, stretch.from_ms), min(start_ms + timeframe.length_ms, stretch.to_ms)
-
-
-def _clock_text(local_ms: int) -> str:
-    """Write a local time as yyyy-MM-dd HH:mm:ss.SSS."""
-    day, rest_ms = divmod(local_ms, DAY_MS)
-    # Python's calendar ends with 9999; it repeats itself after 400 years, and a window may end in the year 10000.
-    written = date.fromordinal(day + date(1970, 1, 1).toordinal() - 146_097)
-    seconds, ms = divmod(rest_ms, 1_000)
-    clock = f"{seconds // 3_600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{ms:03}"
-    return f"{written.year + 400:04}-{written.month:02}-{written.day:02} {clock}"

@@ -11,6 +11,13 @@ from streamingcandle.candles.instrument import TOKEN_MAX, Instrument
 from streamingcandle.candles.session import DAY_MS, Schedule
 
 WHOLE_MAX = TOKEN_MAX
+QUANTITY_PLACES_MAX = 19
+"""Quantities and totals have at most so many digits before the point: they are below 10^19."""
+NAME_BYTES_MAX = 64
+"""Of an exchange, of a segment: so every key fits any broker's limit."""
+TEXT_BYTES_MAX = 256
+"""Of a company name, of a scrip code."""
+DAYS_IN_400_YEARS = 146_097
 YEAR_2000_MS = 946_684_800_000
 YEAR_10000_MS = 253_402_300_800_000
 
@@ -99,14 +106,16 @@ def _value(token: re.Match[str]) -> Value:
 # ---- fields (§1)
 
 
-def read_text(value: Value) -> str | None:
-    """Return a string, of whatever length; None for a number."""
-    return value if isinstance(value, str) and not isinstance(value, Number) else None
+def read_text(value: Value, bytes_max: int = TEXT_BYTES_MAX) -> str | None:
+    """Return a string of at most so many bytes; None for a longer one, or for a number."""
+    if not isinstance(value, str) or isinstance(value, Number):
+        return None
+    return value if len(value.encode()) <= bytes_max else None
 
 
 def read_instrument(exchange: Value, segment: Value, token: Value) -> Instrument | None:
     """Return the instrument of two names without a colon and a whole number; None where one of them is none."""
-    names = [read_text(name) for name in (exchange, segment)]
+    names = [read_text(name, NAME_BYTES_MAX) for name in (exchange, segment)]
     number = read_whole(token)
     if number is None or not all(name and ":" not in name for name in names):
         return None
@@ -142,18 +151,40 @@ def _decimals(value: Value) -> _Decimals | None:
     return _Decimals(mantissa.startswith("-"), trimmed, exponent + len(digits) - len(trimmed))
 
 
-def read_whole(value: Value, decimals: int = 0) -> int | None:
-    """Return a number of 0 to 2^63-1 in units of 10^-decimals; None where it is not whole in them."""
+def read_whole(value: Value) -> int | None:
+    """Return a whole number of 0 to 2^63-1; None for any other."""
     number = _decimals(value)
     if number is None:
         return None
     if not number.digits:
         return 0
-    exponent = number.exponent + decimals
-    if number.negative or exponent < 0 or len(number.digits) + exponent > len(str(WHOLE_MAX)):
+    if number.negative or number.exponent < 0 or len(number.digits) + number.exponent > len(str(WHOLE_MAX)):
         return None
-    whole = int(number.digits) * 10**exponent
+    whole = int(number.digits) * 10**number.exponent
     return whole if whole <= WHOLE_MAX else None
+
+
+def read_quantity(value: Value, decimals: int) -> int | None:
+    """Return a quantity without its sign in units of 10^-decimals, halves rounded up; None from 10^19 on."""
+    number = _decimals(value)
+    if number is None:
+        return None
+    places = len(number.digits) + number.exponent  # digits before the point: 19 is below 10^19
+    if not number.digits or places + decimals < 0:
+        return 0
+    if places > QUANTITY_PLACES_MAX:
+        return None
+    kept = places + decimals
+    units = int(number.digits[:kept].ljust(kept, "0") or "0")
+    return units + (number.digits[kept : kept + 1] >= "5")
+
+
+def read_total(value: Value, decimals: int) -> int | None:
+    """Return a total as a quantity is read; None below zero."""
+    number = _decimals(value)
+    if number is not None and number.negative and number.digits:
+        return None
+    return read_quantity(value, decimals)
 
 
 def read_scrip_code(value: Value) -> str | None:
@@ -173,9 +204,13 @@ _WRITTEN = re.compile(
 
 
 def read_time(value: Value, schedule: Schedule) -> int | None:
-    """Return an event time in ms, local text in the schedule's zone; at most the year 10000; None: unreadable."""
+    """Return an event time in ms, local text in the schedule's zone; at most the year 10000; None: unreadable.
+
+    What is not after 1970 may come out as any time that is not.
+    """
     if not isinstance(value, str):
         return None
+    event_ms: int | None
     number = _decimals(value)
     if number is not None:
         event_ms = _epoch_number_ms(number)
@@ -188,10 +223,10 @@ def read_time(value: Value, schedule: Schedule) -> int | None:
     return None if event_ms is None else min(event_ms, YEAR_10000_MS)
 
 
-def _epoch_number_ms(number: _Decimals) -> int | None:
-    """Take a number for seconds, ms, µs or ns by its size: below 1e11, 1e14, 1e17, or not."""
+def _epoch_number_ms(number: _Decimals) -> int:
+    """Take a number for seconds, ms, µs or ns by its size: below 1e11, 1e14, 1e17, or not; below zero: zero."""
     if number.negative or not number.digits:
-        return None
+        return 0
     places = len(number.digits) + number.exponent  # digits before the point: 11 is below 1e11
     shift = next((shift for limit, shift in ((11, 3), (14, 0), (17, -3)) if places <= limit), -6)
     kept = places + shift  # digits before the point, in ms
@@ -201,18 +236,17 @@ def _epoch_number_ms(number: _Decimals) -> int | None:
 
 
 def _written_ms(match: re.Match[str], schedule: Schedule) -> int | None:
-    local = match["by"] == " " and match["zone"] is None
+    local = match["zone"] is None
     hour, minute, second = int(match["hour"]), int(match["minute"]), int(match["second"] or 0)
     if max(hour - 23, minute - 59, second - 59) > 0 or (local and not match["seconds"]):
         return None
-    if match["zone"] is None and not local:
-        return None
+    # Python's calendar begins with the year 1; it repeats itself after 400 years.
+    cycles, year = divmod(int(match["year"]), 400)
     try:
-        day = (
-            date(int(match["year"]), int(match["month"]), int(match["day"])).toordinal() - date(1970, 1, 1).toordinal()
-        )
+        written = date(year + 400, int(match["month"]), int(match["day"]))
     except ValueError:
         return None
+    day = written.toordinal() + (cycles - 1) * DAYS_IN_400_YEARS - date(1970, 1, 1).toordinal()
     ms = int((match["fraction"] or "")[:3].ljust(3, "0"))
     written_ms = day * DAY_MS + ((hour * 60 + minute) * 60 + second) * 1_000 + ms
     if local:
