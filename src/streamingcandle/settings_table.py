@@ -81,9 +81,8 @@ def _whole(text: str) -> str:
 
 
 def _instruments(text: str) -> str:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(INSTRUMENTS_MAX))):
-        raise ValueError(f"not a whole number of 1 to {INSTRUMENTS_MAX}")
-    if not 0 < int(text) <= INSTRUMENTS_MAX:
+    is_whole = text.isascii() and text.isdigit() and len(text) <= len(str(INSTRUMENTS_MAX))
+    if not is_whole or not 0 < int(text) <= INSTRUMENTS_MAX:
         raise ValueError(f"not a whole number of 1 to {INSTRUMENTS_MAX}")
     return text
 
@@ -104,6 +103,8 @@ def _any(text: str) -> str:
 
 
 PARTITIONS_MAX = 10_000
+INSTRUMENTS_MAX = 10_000_000
+"""Some 30 GB of one partition: more is a slip of the pen."""
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ def test_kernel_and_reference_agree_on_every_record(flags: dict[str, str], times
         times_ms, offsets = [timestamp_ms] * len(values), list(range(len(values)))
         reference, book = Reference(rules), new_book(rules, partition=0)
         verdicts = [reference.fold(Record(value, timestamp_ms, offset)) for offset, value in enumerate(values)]
-        rejects, _ = book.fold(values, times_ms, offsets)
+        rejects, _, _ = book.fold(values, times_ms, offsets)
         assert rejects == [(i, v.reason) for i, v in enumerate(verdicts) if v.kind == "rejected"], file.name
         for (reason, instrument, event_ms), verdict in zip(judge(rules, values, times_ms), verdicts, strict=True):
             assert reason == verdict.reason, file.name
