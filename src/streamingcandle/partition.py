@@ -213,6 +213,7 @@ class InputPartition:
         return Commit(
             f_ms=self.clock.f_ms,
             e_ms=self.clock.e_ms,
+            claim_ms=self.book.claim_ms(),
             w_ms=self.clock.w_ms,
             frontiers_ms=updated[0],
             offsets=updated[1],

@@ -213,9 +213,12 @@ class Restorer:
     def _fold_from_day_start(self, partition: InputPartition) -> None:
         """§6: the start of the trading day that holds the earliest time a tick may still matter at."""
         commit = partition.commit
-        if commit.e_ms is None:
+        if commit.e_ms is not None:
+            earliest_ms = min(commit.e_ms - self._rules.late_horizon_ms, *commit.frontiers_of(self._rules))
+        elif commit.claim_ms is not None:
+            earliest_ms = commit.claim_ms - self._rules.late_horizon_ms  # nothing is out yet
+        else:
             return
-        earliest_ms = min(commit.e_ms - self._rules.late_horizon_ms, *commit.frontiers_of(self._rules))
         if commit.w_ms > 0:
             # Where several liars lifted E and with it every C, the host's clock knew better.
             earliest_ms = min(earliest_ms, commit.w_ms)

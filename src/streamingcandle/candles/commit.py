@@ -34,6 +34,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     version: int = msgspec.field(name="v", default=VERSION)
     f_ms: int = msgspec.field(name="F", default=0)
     e_ms: int | None = msgspec.field(name="E", default=None)
+    claim_ms: int | None = msgspec.field(name="e", default=None)
+    """The time of a tick that waited for its witness (0010): before there is an E, all that is known of the time."""
     w_ms: int = msgspec.field(name="W", default=0)
     frontiers_ms: dict[str, int] = msgspec.field(name="C", default_factory=dict)
     flushed: dict[str, int] = msgspec.field(name="fl", default_factory=dict)
