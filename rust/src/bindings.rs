@@ -194,6 +194,10 @@ impl Book {
         self.0.claim_ms()
     }
 
+    fn usual_ms(&self) -> Option<i64> {
+        self.0.usual_ms()
+    }
+
     fn set_event_ms(&mut self, event_ms: Option<i64>) {
         self.0.set_event_ms(event_ms);
     }

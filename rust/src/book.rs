@@ -354,6 +354,15 @@ impl Book {
         self.elapsed.clock.claim_ms
     }
 
+    /// The time that half of the instruments have reached by their own clocks; None where none has one.
+    #[must_use]
+    pub fn usual_ms(&self) -> Option<i64> {
+        let held = self.index.values().filter_map(|slot| self.slots.get(*slot as usize)?.as_ref());
+        let mut times_ms: Vec<i64> = held.filter_map(|instrument| instrument.clock.value_ms).collect();
+        times_ms.sort_unstable();
+        times_ms.get(times_ms.len() / 2).copied()
+    }
+
     /// E as the last commit has it, or as another witness of the claim says; the claim is dropped.
     pub fn set_event_ms(&mut self, event_ms: Option<i64>) {
         self.elapsed.set(event_ms);

@@ -1,5 +1,6 @@
 """One partition of the tick topic in our hands: its book, its clock, its last commit."""
 
+import logging
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -8,11 +9,13 @@ import msgspec
 
 from streamingcandle.candles.book import Book, new_book
 from streamingcandle.candles.commit import Commit, Fingerprint
-from streamingcandle.candles.feed_clock import FeedClock
+from streamingcandle.candles.feed_clock import LEAP_MS, FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Committed, Letter, Origin, Records
 from streamingcandle.letters import ours
 from streamingcandle.state.snapshot import Snapshot, UnusableError
+
+logger = logging.getLogger(__name__)
 
 LAST_MS = 2**62
 """After every window's end."""
@@ -52,6 +55,8 @@ class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_flush: bool = False
     is_split_accepted: bool = False
     """Whether ticks of one instrument in several partitions are warned of and not refused."""
+    is_clock_reset: bool = False
+    """Whether a feed clock that stands ahead of the feed is brought back to it, once, as partitions are taken over."""
     is_stopped_by_gone: bool = False
     """Whether offsets gone from the log before we read them end the run."""
 
@@ -84,10 +89,18 @@ class InputPartition:
         self.snapshot_offset = commit.snapshot
         self.snapshot_at_ms = 0
         self.is_behind_gap = False
+        self.is_clock_to_reset = False
+        """Whether F and C stand ahead of the feed and the operator wants them back (0010)."""
+        self._is_clock_reset = False
         self.book: Book = new_book(rules, partition=number)
-        self.clock = FeedClock(f_ms=commit.f_ms, e_ms=commit.e_ms, w_ms=commit.w_ms, is_idle_counted=is_idle_counted)
+        self._is_idle_counted = is_idle_counted
+        self.clock = self._clock(commit.f_ms, commit.e_ms, commit.w_ms, arrived_ms=None)
         self._last: Origin | None = None
         self._tell_book()
+
+    def _clock(self, f_ms: int, e_ms: int | None, w_ms: int, *, arrived_ms: int | None) -> FeedClock:
+        is_counted = self._is_idle_counted
+        return FeedClock(f_ms=f_ms, e_ms=e_ms, w_ms=w_ms, arrived_ms=arrived_ms, is_idle_counted=is_counted)
 
     @property
     def is_restoring(self) -> bool:
@@ -134,6 +147,21 @@ class InputPartition:
             self.book.set_event_ms(claim_ms)
         self.clock.rise(self.book.event_ms(), now_ms=now_ms, wall_ms=wall_ms)
         self.clock.reach(self.position, held_f_ms=self._held_f_ms())
+
+    def reset_clock(self, *, now_ms: int, wall_ms: int) -> None:
+        """Bring E and F back to what half of the instruments say; the next commit does so with C, and flushes.
+
+        So what was published early counts as published, and is published again only when it changes.
+        """
+        self.is_clock_to_reset = False
+        usual_ms, e_ms = self.book.usual_ms(), self.clock.e_ms
+        if usual_ms is None or e_ms is None or e_ms <= usual_ms + LEAP_MS:
+            logger.info("partition %d: the feed clock is not ahead of the feed; it stays", self.number)
+            return
+        logger.warning("partition %d: the feed clock goes back from %d ms to %d ms", self.number, e_ms, usual_ms)
+        self.book.set_event_ms(usual_ms)
+        self.clock = self._clock(usual_ms, usual_ms, wall_ms, arrived_ms=now_ms)
+        self._is_clock_reset = True
 
     def end_restore(self) -> None:
         """E is what the commit says, also where the fold began after the tick that set it, or it was brought back."""
@@ -198,7 +226,8 @@ class InputPartition:
         """Whether a window is due that is not out, or a timeframe came back and may have changed since it last ran."""
         due_f_ms = self.next_due_f_ms()
         offsets = self.commit.offsets_of(self.rules, offset=self.committed.offset)
-        return (due_f_ms is not None and due_f_ms <= self.clock.f_ms) or min(offsets) < self.committed.offset
+        is_due = due_f_ms is not None and due_f_ms <= self.clock.f_ms
+        return is_due or self._is_clock_reset or min(offsets) < self.committed.offset
 
     def is_flushed(self, offset: int) -> bool:
         """Whether the windows of the records before `offset` are out, open ones too."""
@@ -206,7 +235,10 @@ class InputPartition:
 
     def close(self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int) -> Commit:
         """What a commit at this position says; changes nothing here."""
+        is_flush = is_flush or self._is_clock_reset
         frontiers_ms = self.book.close(due_ms=self.due_ms(), flush=is_flush, candles_max=candles_max)
+        if self._is_clock_reset:
+            frontiers_ms = [self.clock.f_ms - grace_ms for grace_ms in self.rules.grace_ms]
         updated = self.commit.updated(self.rules, frontiers_ms=frontiers_ms, offset=self.position, is_flush=is_flush)
         last = self._last
         fingerprint = self.commit.fingerprint if last is None else fingerprint_of(last, topic_id)
@@ -227,12 +259,14 @@ class InputPartition:
 
     def candles(self, commit: Commit, *, is_flush: bool) -> Iterator[list[tuple[bytes, bytes]]]:
         """What that commit publishes, `(key, value)` per timeframe; each timeframe is encoded as it is asked for."""
+        is_flush = is_flush or self._is_clock_reset
         for place, frontier_ms in enumerate(commit.frontiers_of(self.rules)):
             yield self.book.candles(timeframe=place, frontier_ms=frontier_ms, flush=is_flush)
 
     def adopt(self, commit: Commit, committed: Committed) -> None:
         """The commit is in the log: what it held is out."""
         self.commit = commit
+        self._is_clock_reset = False
         self.committed = committed
         # A doubt settled late: what was read since is not in that commit.
         self.letters = [(offset, letter) for offset, letter in self.letters if offset >= committed.offset]

@@ -168,6 +168,8 @@ class Path:
         now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         waiting = []
         for partition in self.partitions.values():
+            if partition.is_publishing and partition.is_clock_to_reset:
+                partition.reset_clock(now_ms=now_ms, wall_ms=wall_ms)
             if partition.is_publishing and partition.book.claim_ms() is not None:
                 partition.take_time(now_ms=now_ms, wall_ms=wall_ms)
             due_f_ms = partition.next_due_f_ms()

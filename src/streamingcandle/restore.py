@@ -53,6 +53,7 @@ class Restorer:
             begin = self._begin(number)
             if not partition.is_restoring:
                 partition.end_restore()
+            partition.is_clock_to_reset = self._settings.is_clock_reset
             if partition.position < begin:
                 self.skip_gone(partition, begin)
         logger.info(

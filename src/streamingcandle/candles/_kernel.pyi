@@ -97,6 +97,9 @@ class Book:
     def claim_ms(self) -> int | None:
         """The time of a tick more than an hour after E that waits for its witness, or None."""
 
+    def usual_ms(self) -> int | None:
+        """The time that half of the instruments have reached by their own clocks; None where none has one."""
+
     def set_event_ms(self, event_ms: int | None) -> None:
         """E as the last commit has it, or as another witness of the claim says; the claim is dropped."""
 

@@ -15,13 +15,21 @@ LEAP_MS = 3_600_000
 class FeedClock:
     """Never falls. `now_ms` is monotonic, `wall_ms` epoch; both come in as arguments."""
 
-    def __init__(self, *, f_ms: int = 0, e_ms: int | None = None, w_ms: int = 0, is_idle_counted: bool) -> None:
-        """Go on from a commit's F, E and W, or from nothing."""
+    def __init__(
+        self,
+        *,
+        f_ms: int = 0,
+        e_ms: int | None = None,
+        w_ms: int = 0,
+        arrived_ms: int | None = None,
+        is_idle_counted: bool,
+    ) -> None:
+        """Go on from a commit's F, E and W, or from nothing; `arrived_ms`: E arrived here then, by the monotonic clock."""
         self.e_ms = e_ms
         self.w_ms = w_ms
         self._f_ms = f_ms
         self._is_idle_counted = is_idle_counted
-        self._arrived_ms: int | None = None
+        self._arrived_ms = arrived_ms
         self._asked: tuple[int, int, int] | None = None
 
     @property
