@@ -127,12 +127,15 @@ class Settings(msgspec.Struct, frozen=True):
             dead_letters=f"{application_id}-dead-letters",
             late=f"{application_id}-late",
         )
-        names = [topics.ticks, *candles, topics.dead_letters, topics.late]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise SettingsError(
-                f"topic {', '.join(sorted(twice))} would serve two purposes; change candle_topic or tick_topic"
-            )
+        named = [(topics.ticks, "tick_topic"), (topics.dead_letters, "application_id"), (topics.late, "application_id")]
+        named[1:1] = zip(candles, (patterns[t.unit] for t in self.timeframes), strict=True)
+        by_name: dict[str, str] = {}
+        for name, setting in named:
+            other = by_name.setdefault(name, setting)
+            if other != setting:
+                raise SettingsError(
+                    f"topic {name} would serve two purposes, those of {other} and {setting}; change one of the two"
+                )
         return topics
 
     def path(self, **options: bool) -> PathSettings:

@@ -135,3 +135,19 @@ def test_what_the_horizon_should_be_is_accepted_and_in_the_words_typed(grace: st
     assert found[3].lstrip("0123456789.") == bound.lstrip("0123456789.")
     assert duration_ms(found[3]) > duration_ms(bound)
     settings({"GRACE": grace, "LATE_HORIZON": found[3]})
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        (
+            {"CANDLE_TOPIC_SECONDS": "{n}-x", "CANDLE_TOPIC_HOURS": "{n}-x"},
+            "candle_topic_seconds and candle_topic_hours",
+        ),
+        ({"TICK_TOPIC": "1-hour-candle"}, "tick_topic and candle_topic_hours"),
+        ({"TICK_TOPIC": "x-late", "APPLICATION_ID": "x"}, "tick_topic and application_id"),
+    ],
+)
+def test_a_topic_for_two_purposes_names_the_settings_that_clash(variables: Mapping[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=rf"would serve two purposes, those of {named}; change one of the two$"):
+        settings({"TIMEFRAMES": "1s,1h", **variables})
