@@ -23,6 +23,8 @@ default. `streamingcandle config show` prints every value with its origin, secre
 - **File**: `--config FILE` or `{PREFIX}CONFIG`. TOML, keys as below. A key that is not known is an error.
 - **Profile**: `--profile NAME` or `{PREFIX}PROFILE`, a built-in one or one of the file.
 - **Durations**: `250ms`, `1s`, `10m`, `2h`; a bare number is seconds.
+- **Timeframes**: a length has one name, that of the greatest unit: `60m` is `1h`, wherever it is typed. Who types
+  another is told at the start.
 
 ```toml
 timeframes = ["1m", "5m", "1d"]

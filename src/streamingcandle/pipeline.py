@@ -145,7 +145,7 @@ class Path:
             was_restoring = partition.is_restoring
             self._placement.check_keys(records)
             partition.fold(records, self.settings.topics, now_ms=now_ms, wall_ms=wall_ms)
-            self._placement.check_homes(self.partitions, partition.number)
+            self._placement.check_new(self.partitions, records)
             if was_restoring and not partition.is_restoring:
                 logger.info("partition %d: restored at offset %d", partition.number, partition.position)
         self._tell_progress(now_ms)

@@ -13,6 +13,7 @@ from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import SettingsError
 from streamingcandle.interfaces import Committed, Records
 from streamingcandle.partition import InputPartition, PathSettings
+from streamingcandle.unlisted import Unlisted
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Placement:
         self._settings = settings
         self._homes: dict[str, int] = {}
         self._told: set[str] = set()
+        self._unlisted = Unlisted(rules, settings.topics.ticks)
 
     def check_keys(self, records: Records) -> None:
         """A tick without a key went to any partition: SettingsError names the first such record."""
@@ -43,9 +45,15 @@ class Placement:
                 )
                 return
 
-    def check_homes(self, partitions: Mapping[int, InputPartition], number: int) -> None:
-        """SettingsError names an instrument that trades in two of our partitions on one day."""
-        for name, seen_ms in partitions[number].book.take_new():
+    def check_new(self, partitions: Mapping[int, InputPartition], records: Records) -> None:
+        """Look at instruments that these records, now folded, brought for the first time.
+
+        SettingsError names one that trades in two of our partitions on one day.
+        """
+        number = records.partition
+        new = partitions[number].book.take_new()
+        self._unlisted.check(records, [name for name, _ in new])
+        for name, seen_ms in new:
             home = self._homes.get(name, number)
             if home != number and home in partitions and self._is_same_day(name, partitions[home], seen_ms):
                 self._refuse(

@@ -5,7 +5,7 @@ the key in a TOML file the name itself.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, cast
@@ -24,6 +24,7 @@ from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
 from streamingcandle.settings_secrets import read_secrets, warn_if_open
 from streamingcandle.settings_table import DEFAULT_PROFILE, PROFILES, SETTINGS, duration_ms, start_ms
+from streamingcandle.settings_timeframes import above, read_graces, renamed
 
 PREFIX = "STREAMINGCANDLE_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
@@ -73,18 +74,20 @@ class Settings(msgspec.Struct, frozen=True):
     def rules(self) -> Rules:
         """The rules of the fold; SettingsError where a horizon is not above a grace."""
         timeframes = self.timeframes
-        grace_ms = self._grace_ms(timeframes)
+        is_shared = bool(self.text("instance")) and self.instance_number is None
+        graces = read_graces(self.text("grace"), timeframes, is_shared=is_shared)
+        longest = max(graces, key=lambda grace: grace.ms)
         horizon_ms = self.duration_ms("late_horizon")
-        if horizon_ms <= max(grace_ms):
+        if horizon_ms <= longest.ms:
             message = (
                 f"late_horizon {self.text('late_horizon')} is not above the grace {self.text('grace')}; "
-                f"set it above {max(grace_ms)}ms, for example 10m"
+                f"set it above {longest.text}, for example {above(longest)}"
             )
             raise SettingsError(message)
         override = self.text("sessions")
         return Rules(
             timeframes=timeframes,
-            grace_ms=grace_ms,
+            grace_ms=tuple(grace.ms for grace in graces),
             calendar=load_calendar(Path(override) if override else None),
             fields=self._fields(),
             late_horizon_ms=horizon_ms,
@@ -95,26 +98,6 @@ class Settings(msgspec.Struct, frozen=True):
             outside_session=cast("Literal['skip', 'keep']", self.text("outside_session")),
             since_zero=tuple(part for part in self.text("since_zero").split(",") if part),
         )
-
-    def _grace_ms(self, timeframes: tuple[Timeframe, ...]) -> tuple[int, ...]:
-        """`1s`, or per timeframe `1s,5m=2s`."""
-        default_ms, own_ms = 1_000, {}
-        for part in self.text("grace").split(","):
-            label, is_own, text = part.rpartition("=")
-            try:
-                if is_own:
-                    own_ms[label.strip()] = duration_ms(text)
-                else:
-                    default_ms = duration_ms(text)
-            except ValueError as error:
-                raise SettingsError(f"grace {self.text('grace')!r}: {error}") from None
-        unknown = set(own_ms) - {timeframe.label for timeframe in timeframes}
-        # Deployments of one timeframe each share a file, and what it says of the others is theirs.
-        if unknown and not (self.text("instance") and self.instance_number is None):
-            raise SettingsError(
-                f"grace {self.text('grace')!r}: {', '.join(sorted(unknown))} is not among the timeframes"
-            )
-        return tuple(own_ms.get(timeframe.label, default_ms) for timeframe in timeframes)
 
     def _fields(self) -> Fields:
         """`price=ltp,token=instrument_token`: other JSON names than 5paisa's."""
@@ -144,12 +127,15 @@ class Settings(msgspec.Struct, frozen=True):
             dead_letters=f"{application_id}-dead-letters",
             late=f"{application_id}-late",
         )
-        names = [topics.ticks, *candles, topics.dead_letters, topics.late]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise SettingsError(
-                f"topic {', '.join(sorted(twice))} would serve two purposes; change candle_topic or tick_topic"
-            )
+        named = [(topics.ticks, "tick_topic"), (topics.dead_letters, "application_id"), (topics.late, "application_id")]
+        named[1:1] = zip(candles, (patterns[t.unit] for t in self.timeframes), strict=True)
+        by_name: dict[str, str] = {}
+        for name, setting in named:
+            other = by_name.setdefault(name, setting)
+            if other != setting:
+                raise SettingsError(
+                    f"topic {name} would serve two purposes, those of {other} and {setting}; change one of the two"
+                )
         return topics
 
     def path(self, **options: bool) -> PathSettings:
@@ -213,17 +199,34 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
         ("flag", {name: text for name, text in flags.items() if text is not None and name in SETTINGS}),
     ]
     values: dict[str, Value] = {}
+    typed: dict[str, Value] = {}
     for origin, layer in layers:
         for name, text in layer.items():
             values[name] = Value(_checked(name, text, origin), origin)
+            typed[name] = Value(text, origin)
     _run_one(values)
     kafka = _client_properties(file_kafka, {"credential": credentials, "environment": environment}, warnings)
     if key := kafka.get("ssl.key.location"):
         warn_if_open(Path(key.text), _place("ssl.key.location", key.origin), warnings)
-    settings = Settings(values, kafka, profile, tuple(warnings))
+    settings = Settings(values, kafka, profile, ())
     settings.rules()
     settings.topics()
-    return settings
+    warnings += _renamed(typed, settings)
+    return msgspec.structs.replace(settings, warnings=tuple(warnings))
+
+
+def _renamed(typed: Mapping[str, Value], settings: Settings) -> Iterator[str]:
+    """A timeframe typed as another has its candles where that one's are: in another topic than before, perhaps."""
+    topics = dict(zip((t.label for t in settings.timeframes), settings.topics().candles, strict=True))
+    for name in ("timeframes", "instance", "grace"):
+        text, origin = typed[name].text, typed[name].origin
+        if settings.values[name].origin != origin:
+            continue  # an instance's own
+        where = f"{PREFIX}{name.upper()}" if origin == "environment" else f"{name} ({origin})"
+        for other, label in renamed(name, text):
+            group = f", of the group {settings.text('application_id')}" if name == "instance" else ""
+            candles = "" if name == "grace" else f": its candles are in {topics[label]}{group}"
+            yield f"{where}: {other} is {label}{candles}"
 
 
 def _run_one(values: dict[str, Value]) -> None:

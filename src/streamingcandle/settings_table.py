@@ -170,7 +170,7 @@ SETTINGS: dict[str, Setting] = {
         "skip", _one_of("skip", "keep"), "ticks outside the session: `skip`, or `keep` in windows of their own"
     ),
     "since_zero": Setting("", _any, "exchanges whose first window counts its volume from zero; `*` for all"),
-    "sessions": Setting("", _any, "a CSV file of sessions instead of the shipped one"),
+    "sessions": Setting("", _any, "a CSV file of sessions, laid over the shipped ones: [sessions.md](sessions.md)"),
     "fields": Setting("", _any, "other JSON names: `price=ltp,token=instrument_token`"),
     "partitions": Setting("6", _whole, "of topics that `topics ensure` makes"),
     "state_dir": Setting(_user_dir("state"), _any, "snapshots and locks"),

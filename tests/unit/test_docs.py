@@ -18,6 +18,7 @@ RUN_BY = {
     "operations.md": "ops/test_operations.py",
     "security.md": "kafka/test_security.py",  # by what reads the options of `kafka-acls.sh`
     "semantics.md": "unit/test_docs.py",
+    "sessions.md": "unit/test_docs.py",
     "upgrading.md": "kafka/test_odd_logs.py",
 }
 
@@ -61,3 +62,15 @@ def test_what_semantics_shows_happens(tmp_path: Path) -> None:
         ("09:16:00", "102.0", "5", "no"),
         ("09:17:00", "103.0", "5", "no"),
     ]
+
+
+def test_what_sessions_shows_happens(tmp_path: Path) -> None:
+    scripts, shown = _blocks("sessions.md", "sh"), _blocks("sessions.md", "text")
+    text = re.sub(r"\bstreamingcandle ", f'"{PROGRAM}" ', "".join(scripts))
+    variables = environment("t", tmp_path, None)
+    done = subprocess.run(
+        ["bash", "-euc", text], env=variables, cwd=tmp_path, capture_output=True, timeout=280, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    expected = [line.split() for block in shown[: len(scripts)] for line in block.splitlines()]
+    assert [line.split() for line in done.stdout.decode().splitlines()] == expected

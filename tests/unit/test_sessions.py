@@ -47,12 +47,24 @@ def written(folder: Path, *lines: str) -> Path:
         ("N", "D", "2026-08-03", ["03:45-10:10"]),
         ("B", "C", "2026-08-03", ["03:45-10:05"]),
         ("N", "X", "2026-08-03", ["03:45-10:00"]),
+        ("N", "D", "2026-12-04", ["03:45-10:10"]),
+        ("N", "D", "2026-12-07", ["03:45-10:15"]),
+        ("B", "D", "2026-12-07", ["03:45-10:15"]),
+        ("N", "C", "2026-12-04", ["03:45-10:05"]),
+        ("N", "C", "2026-12-07", ["03:45-10:10"]),
+        ("B", "C", "2026-12-07", ["03:45-10:10"]),
+        ("N", "X", "2026-12-07", ["03:45-10:00"]),
+        ("N", "U", "2026-12-07", ["03:30-11:30"]),
         ("N", "U", "2026-08-03", ["03:30-11:30"]),
         ("B", "C", "2024-01-20", ["03:45-10:00"]),
         ("N", "D", "2024-03-02", ["03:45-04:30", "06:00-07:00"]),
         ("N", "C", "2024-11-01", ["12:30-13:30"]),
         ("N", "C", "2025-10-21", ["08:15-09:15"]),
         ("N", "D", "2026-02-01", ["03:45-10:00"]),
+        ("N", "C", "2026-11-08", ["12:45-13:45"]),
+        ("N", "U", "2026-11-08", ["12:45-13:45"]),
+        ("B", "D", "2026-11-08", ["12:45-13:45"]),
+        ("M", "D", "2026-11-08", ["12:45-13:45"]),
         ("M", "D", "2025-02-01", ["03:30-11:30"]),
         ("N", "U", "2026-01-26", []),
         ("M", "D", "2026-12-25", []),
@@ -66,11 +78,46 @@ def written(folder: Path, *lines: str) -> Path:
         ("NASDAQ", "E", "2026-03-06", ["14:30-21:00"]),
         ("NASDAQ", "E", "2026-03-09", ["13:30-20:00"]),
         ("AMEX", "E", "2025-07-04", []),
+        ("NYSE", "E", "2025-07-03", ["13:30-17:00"]),
+        ("NASDAQ", "E", "2026-11-27", ["14:30-18:00"]),
+        ("NYSE", "E", "2027-12-31", ["14:30-21:00"]),
         ("BINANCE", "SPOT", "2026-01-03", ["00:00-00:00"]),
     ],
 )
 def test_real_days(calendar: Calendar, exchange: str, segment: str, day: str, expected: list[str]) -> None:
     assert hours(calendar, exchange, segment, day) == expected
+
+
+def _nth(year: int, month: int, weekday: int, nth: int) -> date:
+    """The nth weekday of a month (Monday is 0); nth 0 is the last of the month before."""
+    first = date(year, month, 1)
+    return first + timedelta(days=(weekday - first.weekday()) % 7 + 7 * (nth - 1))
+
+
+def _observed(day: date) -> date | None:
+    """Sunday's holiday is Monday's, Saturday's is Friday's; but New Year's never the old year's last day."""
+    shifted = day + timedelta(days={5: -1, 6: 1}.get(day.weekday(), 0))
+    return shifted if shifted.year == day.year else None
+
+
+@pytest.mark.parametrize("exchange", ["NYSE", "NASDAQ", "AMEX"])
+@pytest.mark.parametrize("year", [2024, 2025, 2026, 2027])
+def test_new_yorks_days_are_those_of_the_exchanges_rule(calendar: Calendar, exchange: str, year: int) -> None:
+    good_friday = {2024: date(2024, 3, 29), 2025: date(2025, 4, 18), 2026: date(2026, 4, 3), 2027: date(2027, 3, 26)}
+    thanksgiving = _nth(year, 11, 3, 4)
+    fixed = [_observed(date(year, month, day)) for month, day in ((1, 1), (6, 19), (7, 4), (12, 25))]
+    mondays = [_nth(year, 1, 0, 3), _nth(year, 2, 0, 3), _nth(year, 6, 0, 0), _nth(year, 9, 0, 1)]
+    closed = {*fixed, *mondays, good_friday[year], thanksgiving}
+    if year == 2025:
+        closed.add(date(2025, 1, 9))
+    halves = {date(year, 7, 3), thanksgiving + timedelta(days=1), date(year, 12, 24)} - closed
+    day = date(year, 1, 1)
+    while day.year == year:
+        sessions = calendar.sessions(exchange, "E", day)
+        hours = [(session.close_ms - session.open_ms) / 3_600_000 for session in sessions]
+        is_open = day.weekday() < 5 and day not in closed
+        assert hours == ([3.5 if day in halves else 6.5] if is_open else []), day
+        day += timedelta(days=1)
 
 
 def test_round_the_clock_lasts_a_day(calendar: Calendar) -> None:

@@ -31,16 +31,20 @@ class Timeframe(msgspec.Struct, frozen=True):
 
 
 def parse_timeframe(text: str) -> Timeframe:
-    """Read `30s`, `5m`, `2h` or `1d`; anything else is a SettingsError that names the nearest choice."""
-    label = text.strip()
-    if label == "1d":
-        return Timeframe(label=label, length_ms=0)
-    match = re.fullmatch(r"([1-9][0-9]{0,4})([smh])", label, re.ASCII)
+    """Read `30s`, `5m`, `2h` or `1d`; anything else is a SettingsError that names the nearest choice.
+
+    A length has one label, that of the greatest unit which divides it: `60m` is `1h`.
+    """
+    typed = text.strip()
+    if typed == "1d":
+        return Timeframe(label=typed, length_ms=0)
+    nearest = get_close_matches(typed.lower(), _SUGGESTED, n=1, cutoff=0.0)[0]
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([smh])", typed, re.ASCII)
     if match is not None:
         length_ms = int(match[1]) * UNIT_MS[match[2]]
         if length_ms < DAY_MS:
-            return Timeframe(label=label, length_ms=length_ms)
-    nearest = get_close_matches(label.lower(), _SUGGESTED, n=1, cutoff=0.0)[0]
+            return Timeframe(label=_label(length_ms), length_ms=length_ms)
+        nearest = "1d"
     message = (
         f"timeframe {text!r}: not whole seconds, minutes, hours below a day (30s, 5m, 2h) or 1d; nearest: {nearest}"
     )
@@ -49,11 +53,17 @@ def parse_timeframe(text: str) -> Timeframe:
 
 def parse_timeframes(text: str) -> tuple[Timeframe, ...]:
     """Read a comma-separated list, shortest first whatever the order given; no length twice."""
-    timeframes = [parse_timeframe(part) for part in text.split(",")]
-    by_length: dict[int, Timeframe] = {}
-    for timeframe in timeframes:
-        twin = by_length.setdefault(timeframe.length_ms or DAY_MS, timeframe)
-        if twin is not timeframe:
-            message = f"timeframes {text!r}: {timeframe.label} and {twin.label} are the same length; name it once"
+    by_length: dict[int, tuple[str, Timeframe]] = {}
+    for part in text.split(","):
+        typed, timeframe = part.strip(), parse_timeframe(part)
+        length_ms = timeframe.length_ms or DAY_MS
+        if length_ms in by_length:
+            message = f"timeframes {text!r}: {by_length[length_ms][0]} and {typed} are the same length; name it once"
             raise SettingsError(message)
-    return tuple(by_length[length_ms] for length_ms in sorted(by_length))
+        by_length[length_ms] = typed, timeframe
+    return tuple(by_length[length_ms][1] for length_ms in sorted(by_length))
+
+
+def _label(length_ms: int) -> str:
+    unit = next(unit for unit in ("h", "m", "s") if length_ms % UNIT_MS[unit] == 0)
+    return f"{length_ms // UNIT_MS[unit]}{unit}"
