@@ -24,7 +24,7 @@ class FeedClock:
         arrived_ms: int | None = None,
         is_idle_counted: bool,
     ) -> None:
-        """Go on from a commit's F, E and W, or from nothing; `arrived_ms`: E arrived here then, by the monotonic clock."""
+        """Go on from a commit's F, E and W, or from nothing; `arrived_ms`: when E arrived, by the monotonic clock."""
         self.e_ms = e_ms
         self.w_ms = w_ms
         self._f_ms = f_ms
