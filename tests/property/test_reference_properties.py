@@ -8,10 +8,21 @@ from math import floor
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from property.strategies import DELAY_MS, ODD, batches, cases, disordered, orderly_batches
+from property.strategies import (
+    DELAY_MS,
+    INSTRUMENTS,
+    LEAP_MS,
+    ODD,
+    YEAR_MS,
+    bare_tick,
+    batches,
+    cases,
+    disordered,
+    orderly_batches,
+)
 from streamingcandle.candles.candle import Candle
 from streamingcandle.candles.reference import Record, Reference, candles_of
 from streamingcandle.candles.reference_read import (
@@ -91,6 +102,55 @@ def test_neighbours_do_not_matter(batch: list[Record]) -> None:
     assert {key: msgspec.structs.replace(candle, complete=False) for key, candle in together.items()} == {
         key: msgspec.structs.replace(candle, complete=False) for key, candle in alone.items()
     }
+
+
+@settings(deadline=None)
+@given(case=cases())
+def test_no_neighbour_matters_not_even_a_liar(case: tuple[Rules, list[Record]]) -> None:
+    rules = msgspec.structs.replace(case[0], instruments_max=50_000)
+    together = Reference(rules)
+    alone: dict[str | None, Reference] = defaultdict(lambda: Reference(rules))
+    for record in case[1]:
+        verdict = together.fold(record)
+        assert alone[verdict.instrument].fold(record) == verdict
+    apart: dict[Key, Candle] = {}
+    for each in alone.values():
+        apart |= each.candles()
+    assert {key: msgspec.structs.replace(candle, complete=False) for key, candle in together.candles().items()} == {
+        key: msgspec.structs.replace(candle, complete=False) for key, candle in apart.items()
+    }
+
+
+@settings(deadline=None)
+@given(data=st.data(), batch=orderly_batches())
+def test_one_lie_costs_nothing_but_its_own_window(data: st.DataObject, batch: list[Record]) -> None:
+    """First, last or in between, of an instrument of the feed or of another: a tick that is a year ahead."""
+    assume(batch)
+    liar = data.draw(st.sampled_from(INSTRUMENTS))
+    place = data.draw(st.integers(0, len(batch)))
+    honest_ms = max(record.timestamp_ms for record in batch) - DELAY_MS
+    lie_ms = honest_ms + YEAR_MS
+    lying = [*batch[:place], Record(bare_tick(liar, lie_ms), lie_ms, 0), *batch[place:]]
+    reference = Reference(PLAIN)
+    for offset, record in enumerate(lying):
+        assert reference.fold(msgspec.structs.replace(record, offset=offset)).kind in ("folded", "outside")
+    assert (reference.event_ms or 0) <= honest_ms
+    told = {key: value for key, value in values(reference.candles()).items() if key[2] <= honest_ms}
+    assert told == values(candles_of(PLAIN, batch))
+
+
+@settings(deadline=None)
+@given(case=cases())
+def test_e_never_falls_and_a_claim_is_a_leap(case: tuple[Rules, list[Record]]) -> None:
+    rules, batch = case
+    reference = Reference(rules)
+    before_ms = None
+    for record in batch:
+        reference.fold(record)
+        event_ms, claim_ms = reference.event_ms, reference.claim_ms
+        assert before_ms is None or (event_ms is not None and event_ms >= before_ms)
+        assert event_ms is None or claim_ms is None or claim_ms > event_ms + LEAP_MS
+        before_ms = event_ms
 
 
 @settings(deadline=None)
