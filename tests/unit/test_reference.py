@@ -610,14 +610,15 @@ def test_ticks_far_behind_e_are_counted() -> None:
 
 
 def test_where_too_many_instruments_are_held_one_goes_whose_day_is_over() -> None:
-    life = tick("09:15:01", 10), tick("15:29:00", 10, of="N:C:8"), tick("15:29:00", 10)
-    new = tick("15:29:00", 10, of="N:C:9")
-    for clock, reason in (("15:39:59.999", "limit"), ("15:40:00", None)):  # the close and the horizon
-        reference, verdicts = judge(rules(instruments_max=2), *life, tick(clock, 10), new)
-        assert reference.event_ms == ms(clock)
+    life = [tick("15:29:00", 10, of=f"N:C:{token}") for token in (1, 2, 3)]
+    new = tick("15:29:00", 10, of="N:C:4")
+    assert judge(rules(instruments_max=4), *life, new)[1][-1].reason is None
+    for clock, reason in (("00:09:59.999", "limit"), ("00:10:00", None)):  # midnight and the horizon
+        later = [tick(clock, 10, of=of, day="2026-01-03") for of in ("N:C:1", "N:C:3")]
+        reference, verdicts = judge(rules(instruments_max=3), *life, *later, new)
+        assert reference.event_ms == ms(clock, "2026-01-03")
         assert verdicts[-1].reason == reason
         assert reference.ledger().get("rejected_limit", 0) == (reason == "limit")
-    assert judge(rules(instruments_max=3), *life, new)[1][-1].reason is None
 
 
 def test_the_one_heard_least_recently_by_offset_is_forgotten_and_begins_a_new_life() -> None:

@@ -30,6 +30,7 @@ from streamingcandle.candles.reference_read import (
     read_total,
 )
 from streamingcandle.candles.rules import Rules
+from streamingcandle.candles.session import DAY_MS
 from streamingcandle.candles.timeframe import Timeframe
 
 CLOCK_LEAD_MS = 2_000
@@ -174,10 +175,11 @@ class Reference:
         return True
 
     def _is_day_over(self, held: "_Instrument") -> bool:
-        """Tell whether E is past the trading day of the instrument's greatest event time, and the horizon."""
+        """Tell whether E is past the day of the instrument's greatest event time, its last close, and the horizon."""
         market = self._market(held.named)
         sessions = market.sessions(market.trading_day(held.greatest_ms, self._rules))
-        over_ms = max([held.greatest_ms, *(close_ms for _, close_ms in sessions)])
+        midnight_ms = market.schedule.utc_ms((market.schedule.day(held.greatest_ms) + 1) * DAY_MS)
+        over_ms = max([midnight_ms, *(close_ms for _, close_ms in sessions)])
         return self.event_ms is not None and over_ms + self._rules.late_horizon_ms <= self.event_ms
 
     def _has_too_many_claims(self, named: Instrument, stretch: Stretch | None, event_ms: int) -> bool:
