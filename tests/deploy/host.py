@@ -136,14 +136,14 @@ class Host:
         return variables | more
 
     def run(
-        self, *arguments: str, umask: int = 0o022, folder: Path | None = None, script: str = "", **more: str
+        self, *arguments: str, umask: int = 0o022, folder: str = "", script: str = "", **more: str
     ) -> tuple[int, str]:
         """Exit code, and what it said; `folder` is the current one, `script` another name of it."""
         command = self.command(*arguments)
         done = subprocess.run(
             [script or command[0], *command[1:]],
             env=self.variables(**more),
-            cwd=folder,
+            cwd=folder or None,
             umask=umask,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -84,7 +84,7 @@ def test_nothing_of_the_current_folder_and_the_environment_runs(
     path = f".::{host.variables()['PATH']}"
     # A name that is relative is meant from there all the same.
     named = [argument.format(os.path.relpath(third, planted)) for argument in arguments]
-    code, said = host.run(*named, folder=planted, **variables | {"PATH": path})
+    code, said = host.run(*named, umask=0o022, folder=str(planted), **variables | {"PATH": path})
     assert not mark.exists(), (mark.read_text(), said)
     assert code == (1 if arguments == ["--check", "{}"] else 0), said
     assert not (planted / "target").exists()
@@ -93,12 +93,12 @@ def test_nothing_of_the_current_folder_and_the_environment_runs(
 def test_paths_are_meant_from_the_current_folder(host: Host, tmp_path: Path) -> None:
     host.wheel("1.0")
     command = host.command("wheels/streamingcandle-1.0-py3-none-any.whl", "--prefix", "root", "--wheels", "wheels")
-    assert host.run(*command[-5:], folder=tmp_path)[0] == 0
+    assert host.run(*command[-5:], folder=str(tmp_path))[0] == 0
     assert host.current == "1.0"
     # So is the name of the script itself.
     (tmp_path / "deploy").symlink_to(Path(command[0]).parent)
-    assert host.run("--check", folder=tmp_path, script="deploy/deploy-production.sh")[0] == 0
-    assert host.run("--check", folder=tmp_path / "deploy", script="./deploy-production.sh")[0] == 0
+    assert host.run("--check", folder=str(tmp_path), script="deploy/deploy-production.sh")[0] == 0
+    assert host.run("--check", folder=str(tmp_path / "deploy"), script="./deploy-production.sh")[0] == 0
 
 
 def _dependency(host: Host, *, version: str = "1.0") -> tuple[str, str]:
