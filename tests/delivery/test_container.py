@@ -160,6 +160,37 @@ def test_compose_s_parts_agree() -> None:
     assert (ROOT / services["candles"]["build"]["dockerfile"]) == DOCKERFILE
 
 
+def test_compose_gives_nobody_more_than_he_needs() -> None:
+    found = compose()
+    for name, each in found["services"].items():
+        assert (each["read_only"], each["cap_drop"]) == (True, ["ALL"]), name
+        assert each["security_opt"] == ["no-new-privileges:true"], name
+        assert int(each["user"].partition(":")[0]) > 0, name
+        assert re.fullmatch(r"\d+m", each["mem_limit"]), name
+        assert 0 < each["pids_limit"] <= 512, name
+        assert each["logging"] == {"driver": "local"}, name
+        assert not {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode"} & set(each), name
+        assert all(":exec," not in mount for mount in each.get("tmpfs", [])) or name == "kafka"
+        # Volumes of its own, nothing of the host's.
+        assert all(re.fullmatch(r"[a-z]+:/[a-z/-]+", volume) for volume in each.get("volumes", [])), name
+        assert ("host" in each["networks"]) == ("ports" in each), name
+    networks = found["networks"]
+    assert {name for name, each in networks.items() if each.get("internal") is not True} == {"host"}
+    options = networks["host"]["driver_opts"]
+    assert options["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+    joined = {name: set(each["networks"]) for name, each in found["services"].items()}
+    assert joined["candles"] == joined["topics"] == joined["feed"] == {"log"}
+    assert [name for name, some in joined.items() if "log" in some] == ["kafka", "topics", "candles", "feed"]
+    # The controller's listener is the broker's own.
+    kafka = found["services"]["kafka"]["environment"]
+    assert "CONTROLLER://localhost:" in kafka["KAFKA_LISTENERS"]
+    assert kafka["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+    # A password that everybody knows is none.
+    grafana = found["services"]["grafana"]["environment"]
+    assert grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
 @pytest.mark.parametrize("name", ["candles", "topics", "feed"])
 def test_compose_s_services_of_ours(name: str) -> None:
     services = compose()["services"]
