@@ -32,7 +32,7 @@ options:
   --dry-run         say what would be done, change nothing
   --prefix DIR      everything below DIR; systemd is told nothing, no user is needed
   --python PROGRAM  make the virtual environment with this one (default: python3), 3.11 or newer
-  --wheels DIR      take what the wheel depends on from DIR, without a package index
+  --wheels DIR      take what the wheel depends on from DIR, without a package index; by the same checksums
   --wait SECONDS    for readiness, of each unit (default: 300)
 beside WHEEL lie requirements.txt, what it depends on with checksums, and SHA256SUMS of both, as `make wheel` leaves them
 variables:
