@@ -8,17 +8,17 @@
 set -euo pipefail
 set +x
 umask 022
-called_from=$PWD
-script=${BASH_SOURCE[0]}
-[[ $script == /* ]] || script=$called_from/$script
-cd /
 while read -r name; do
     case $name in
         PATH | HOME | TERM | *_proxy | *_PROXY | SSL_CERT_FILE | SSL_CERT_DIR) ;;
-        CREDENTIALS_DIRECTORY | STREAMINGCANDLE_INSTANCE | STREAMINGCANDLE_S*) export -n "${name?}" ;;
+        CREDENTIALS_DIRECTORY | STREAMINGCANDLE_INSTANCE | STREAMINGCANDLE_SYSTEMCTL | STREAMINGCANDLE_SETTLE_S) export -n "${name?}" ;;
         *) unset "${name?}" 2>/dev/null || export -n "${name?}" ;;
     esac
 done < <(compgen -e)
+called_from=$(pwd -P)
+script=${BASH_SOURCE[0]}
+[[ $script == /* ]] || script=${called_from%/}/$script
+cd /
 export LC_ALL=C
 shopt -s nullglob
 

@@ -136,12 +136,12 @@ class Host:
         return variables | more
 
     def run(
-        self, *arguments: str, umask: int = 0o022, folder: str = "", script: str = "", **more: str
+        self, *arguments: str, umask: int = 0o022, folder: str = "", called: str = "", **more: str
     ) -> tuple[int, str]:
-        """Exit code, and what it said; `folder` is the current one, `script` another name of it."""
+        """Exit code, and what it said; `folder` is the current one, `called` another name of the script."""
         command = self.command(*arguments)
         done = subprocess.run(
-            [script or command[0], *command[1:]],
+            [called or command[0], *command[1:]],
             env=self.variables(**more),
             cwd=folder or None,
             umask=umask,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.host import Host
+from deploy.host import PYTHON, SCRIPT, Host
 
 MODULES = ("pip", "venv", "ensurepip", "sitecustomize", "usercustomize", "runpy", "subprocess", "zipfile")
 PROGRAMS = (
@@ -65,40 +65,37 @@ def _planted(folder: Path, mark: Path) -> dict[str, str]:
         "PIP_TARGET": str(folder / "target"),
         "VIRTUAL_ENV": str(folder),
         "TMPDIR": str(folder / "nowhere"),
+        **dict.fromkeys(("called_from", "script", "name", "found", "PWD", "OLDPWD", "CDPATH"), str(folder / "nowhere")),
     }
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--dry-run", "{}"], ["--check", "{}"], ["{}"], ["--check"], ["--rollback"], ["--uninstall"]]
-)
-def test_nothing_of_the_current_folder_and_the_environment_runs(
-    host: Host, tmp_path: Path, arguments: list[str]
-) -> None:
-    first, second, third = (host.wheel(version) for version in ("1.0", "2.0", "3.0"))
-    host.deploy(first)
-    host.deploy(second)
+def test_nothing_of_the_current_folder_and_the_environment_runs(host: Host, tmp_path: Path) -> None:
+    host.deploy(host.wheel("1.0"))
     mark = tmp_path / "mark"
     planted = tmp_path / "planted"
     planted.mkdir()
-    variables = _planted(planted, mark)
-    path = f".::{host.variables()['PATH']}"
+    variables = _planted(planted, mark) | {"PATH": f".::{host.variables()['PATH']}"}
     # A name that is relative is meant from there all the same.
-    named = [argument.format(os.path.relpath(third, planted)) for argument in arguments]
-    code, said = host.run(*named, umask=0o022, folder=str(planted), **variables | {"PATH": path})
-    assert not mark.exists(), (mark.read_text(), said)
-    assert code == (1 if arguments == ["--check", "{}"] else 0), said
+    wheel = os.path.relpath(host.wheel("2.0"), planted)
+    runs = (["--dry-run", wheel], ["--check", wheel], [wheel], ["--check"], ["--rollback"], ["--uninstall"])
+    for arguments in runs:
+        code, said = host.run(*arguments, umask=0o022, folder=str(planted), **variables)
+        assert not mark.exists(), (arguments, mark.read_text(), said)
+        assert code == (1 if arguments == ["--check", wheel] else 0), said
     assert not (planted / "target").exists()
 
 
 def test_paths_are_meant_from_the_current_folder(host: Host, tmp_path: Path) -> None:
     host.wheel("1.0")
-    command = host.command("wheels/streamingcandle-1.0-py3-none-any.whl", "--prefix", "root", "--wheels", "wheels")
-    assert host.run(*command[-5:], folder=str(tmp_path))[0] == 0
+    python = os.path.relpath(PYTHON, tmp_path)
+    named = ("--prefix", "root", "--wheels", "wheels", "--python", python)
+    code, said = host.run("wheels/streamingcandle-1.0-py3-none-any.whl", *named, folder=str(tmp_path))
+    assert code == 0, said
     assert host.current == "1.0"
     # So is the name of the script itself.
-    (tmp_path / "deploy").symlink_to(Path(command[0]).parent)
-    assert host.run("--check", folder=str(tmp_path), script="deploy/deploy-production.sh")[0] == 0
-    assert host.run("--check", folder=str(tmp_path / "deploy"), script="./deploy-production.sh")[0] == 0
+    (tmp_path / "deploy").symlink_to(SCRIPT.parent)
+    assert host.run("--check", folder=str(tmp_path), called="deploy/deploy-production.sh")[0] == 0
+    assert host.run("--check", folder=str(tmp_path / "deploy"), called="./deploy-production.sh")[0] == 0
 
 
 def _dependency(host: Host, *, version: str = "1.0") -> tuple[str, str]:
