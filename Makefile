@@ -2,10 +2,10 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 export UV_PYTHON_DOWNLOADS := never
-UV_VERSION := 0.13.9
-PIP_AUDIT_VERSION := 2.10.1
+CARGO_AUDIT_VERSION := 0.22.2
 PYTHON ?= python3
 BIN := .venv/bin
+REQUIREMENTS := .tools/bin/uv export --quiet --locked --no-dev --no-emit-project --no-header --no-annotate --format requirements.txt
 SEEDS ?= 1000
 START ?= 0
 MINUTES ?= 10
@@ -16,11 +16,13 @@ MINUTES ?= 10
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
 
-.tools/bin/uv:
+.tools/bin/uv: build-tools.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
 	@command -v cargo >/dev/null || { echo "cargo is needed to build the kernel: install Rust" >&2; exit 1; }
-	$(PYTHON) -m venv .tools
-	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(PYTHON) -I -m venv .tools
+	.tools/bin/python -I -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+		--requirement build-tools.txt
+	@touch $@
 
 setup: .tools/bin/uv  ## .venv with the program, its kernel built
 	@.tools/bin/uv sync --quiet --locked
@@ -59,10 +61,13 @@ fuzz:  ## MINUTES=n of libFuzzer on the decoder and as long on load; what it fin
 docs: setup  ## docs/settings.md from the settings themselves
 	PYTHONPATH=tests $(BIN)/python tests/settings_page.py
 
-wheel: setup  ## dist/: a wheel for every Python from 3.11 on, and the sources
+wheel: setup  ## dist/: a wheel for every Python from 3.11 on, the sources, what to install with it, and checksums
 	rm -rf dist
 	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" CARGO_TARGET_DIR=rust/target/wheel \
 		$(BIN)/maturin build --quiet --release --sdist --out dist
+	@$(REQUIREMENTS) --output-file dist/requirements.txt >/dev/null
+	@$(REQUIREMENTS) --extra parquet --output-file dist/requirements-parquet.txt >/dev/null
+	@cd dist && sha256sum -- * >.SHA256SUMS && mv .SHA256SUMS SHA256SUMS
 
 installed: wheel  ## what the wheel holds; installed where there is no cargo, and run
 	$(BIN)/pytest tests/wheel.py
@@ -70,12 +75,13 @@ installed: wheel  ## what the wheel holds; installed where there is no cargo, an
 sbom: setup delivery  ## dist/sbom/: what the program consists of, as CycloneDX, its Python part and its kernel
 	UV=.tools/bin/uv PYTHONPATH=tests $(BIN)/python tests/sbom.py dist/sbom
 
-audit: setup  ## known vulnerabilities of what is locked; asks PyPI and the database of RustSec
+audit: setup delivery  ## known vulnerabilities of what is locked; asks PyPI and the database of RustSec
 	@.tools/bin/uv export --quiet --locked --all-groups --all-extras --no-emit-project --format requirements.txt --output-file .cache/locked.txt
+	@cat build-tools.txt >>.cache/locked.txt
 	@status=0; \
-	.tools/bin/uv tool run pip-audit==$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes --requirement .cache/locked.txt || status=1; \
+	.cache/delivery/bin/pip-audit --strict --disable-pip --require-hashes --requirement .cache/locked.txt || status=1; \
 	if command -v cargo-audit >/dev/null; then cargo audit --deny warnings --file rust/Cargo.lock || status=1; \
-	else echo "cargo-audit is missing, the kernel is not audited: cargo install --locked cargo-audit" >&2; status=1; fi; \
+	else echo "cargo-audit is missing, the kernel is not audited: cargo install --locked cargo-audit@$(CARGO_AUDIT_VERSION)" >&2; status=1; fi; \
 	exit $$status
 
 lint: setup  ## what CI holds the code to

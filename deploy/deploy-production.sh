@@ -1,14 +1,25 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Puts a wheel of streamingcandle on a Debian-like host as a service of systemd; docs/deployment.md tells the story.
 # What is there already stays as it is: a second run changes nothing, a run that was killed is finished by the next.
+#
+# Root runs this, so it believes nothing of where it is run: -p (no functions and no BASH_ENV of the environment), no
+# program started before it is in /, no variable kept but those named below, Python with -I. From a wheel no code runs as
+# root: its files are unpacked, and its program is asked as the service's user.
 set -euo pipefail
+set +x
 umask 022
-export LC_ALL=C
-unset CDPATH
-# Names of ours are small letters: what whoever deploys has exported under one would reach the programs started here.
 while read -r name; do
-    [[ $name == *_proxy || $name == *[A-Z]* ]] || unset "${name?}"
+    case $name in
+        PATH | HOME | TERM | *_proxy | *_PROXY | SSL_CERT_FILE | SSL_CERT_DIR) ;;
+        CREDENTIALS_DIRECTORY | STREAMINGCANDLE_INSTANCE | STREAMINGCANDLE_SYSTEMCTL | STREAMINGCANDLE_SETTLE_S) export -n "${name?}" ;;
+        *) unset "${name?}" 2>/dev/null || export -n "${name?}" ;;
+    esac
 done < <(compgen -e)
+called_from=$(pwd -P)
+script=${BASH_SOURCE[0]}
+[[ $script == /* ]] || script=${called_from%/}/$script
+cd /
+export LC_ALL=C
 shopt -s nullglob
 
 usage() {
@@ -21,8 +32,9 @@ options:
   --dry-run         say what would be done, change nothing
   --prefix DIR      everything below DIR; systemd is told nothing, no user is needed
   --python PROGRAM  make the virtual environment with this one (default: python3), 3.11 or newer
-  --wheels DIR      take what the wheel depends on from DIR, without a package index
+  --wheels DIR      take what the wheel depends on from DIR, without a package index; by the same checksums
   --wait SECONDS    for readiness, of each unit (default: 300)
+beside WHEEL lie requirements.txt, what it depends on with checksums, and SHA256SUMS of both, as `make wheel` leaves them
 variables:
   STREAMINGCANDLE_INSTANCE   the unit is streamingcandle@INSTANCE: a number, or a timeframe like 1m
   CREDENTIALS_DIRECTORY      where doctor finds secrets (default: a copy of /etc/streamingcandle/secrets)
@@ -44,6 +56,10 @@ fail() {
     printf 'deploy-production.sh: %s\n' "$*" >&2
     exit 1
 }
+absolute() { # PATH, meant from the folder that this was called from; in `found`
+    found=$1
+    [[ $found == /* ]] || found=${called_from%/}/$found
+}
 misused() {
     printf 'deploy-production.sh: %s; see --help\n' "$*" >&2
     exit 2
@@ -63,6 +79,7 @@ change() {
 }
 
 parse() {
+    local found
     while (($#)); do
         case $1 in
             --help | -h)
@@ -77,10 +94,11 @@ parse() {
                 ;;
             --prefix | --python | --wheels | --wait)
                 (($# > 1)) && [[ -n $2 ]] || misused "$1 needs a value"
+                absolute "$2"
                 case $1 in
-                    --prefix) prefix=$2 ;;
-                    --python) python=$2 ;;
-                    --wheels) wheels=$2 ;;
+                    --prefix) prefix=$found ;;
+                    --python) python=$2 && [[ $2 != */* ]] || python=$found ;;
+                    --wheels) wheels=$found ;;
                     --wait)
                         [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] || misused "--wait $2: not a number of seconds"
                         wait_s=$2
@@ -91,11 +109,13 @@ parse() {
             -*) misused "unknown option $1" ;;
             *)
                 [[ -z $wheel ]] || misused "one wheel, not also $1"
-                wheel=$1
+                absolute "$1"
+                wheel=$found
                 ;;
         esac
         shift
     done
+    [[ -z ${CREDENTIALS_DIRECTORY:-} ]] || { absolute "$CREDENTIALS_DIRECTORY" && CREDENTIALS_DIRECTORY=$found; }
     if [[ $action == deploy ]]; then
         [[ -n $wheel ]] || ((is_check)) || misused "name the wheel"
     else
@@ -121,14 +141,18 @@ place() {
     logs=$root/var/log/streamingcandle
     units=$root/etc/systemd/system
     wants=$units/multi-user.target.wants
-    systemctl=${STREAMINGCANDLE_SYSTEMCTL:-}
-    [[ -n $root || -n $systemctl ]] || systemctl=systemctl
+    systemctl=systemctl
+    if [[ -n $root ]]; then
+        systemctl=${STREAMINGCANDLE_SYSTEMCTL:-}
+    else
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    fi
     is_root=0
     [[ $(id -u) != 0 ]] || is_root=1
     if [[ -z $root ]] && ! ((is_root || is_dry)); then
         fail "not root; run it with sudo, or try it below --prefix DIR"
     fi
-    sources=$(cd "$(dirname "${BASH_SOURCE[0]}")/systemd" && pwd)
+    sources=$(cd "${script%/*}/systemd" && pwd)
 }
 
 tell_systemd() {
@@ -160,7 +184,28 @@ refuse_foreign() {
     for path in "$etc" "$etc/secrets" "$state" "$logs"; do
         [[ ! -e $path && ! -L $path ]] || [[ -d $path ]] || fail "$path: is no folder; move it away"
     done
+    refuse_others_folders
     [[ ! -L $etc/secrets ]] || fail "$etc/secrets: a link; its modes are not ours to set, put the files into a folder"
+}
+
+# Whoever may write a folder above could put a link into it, and root would hand over what that leads to.
+refuse_others_folders() {
+    local path above seen
+    for path in "$home" "$etc" "$state" "$logs" "$units"; do
+        above=${path%/*}
+        while [[ ${#above} -gt ${#root} ]]; do
+            if [[ -d $above ]]; then
+                seen=$(stat -L -c '%u %a' "$above")
+                if [[ ${seen% *} != 0 && ${seen% *} != "$(id -u)" ]] || (((8#${seen#* } & 8#002) != 0)); then
+                    fail "$above: not root's alone (owner and mode $seen); whoever may write it could lead root elsewhere"
+                fi
+                # Debian's relatives let their log daemon's group write /var/log.
+                (((8#${seen#* } & 8#020) == 0)) || [[ ! -L $path ]] ||
+                    fail "$path: a link, in a folder that a group may write; make it a folder, or mount one there"
+            fi
+            above=${above%/*}
+        done
+    done
 }
 
 # ---- the host
@@ -264,16 +309,62 @@ make_settings() {
 name_version() {
     [[ -f $wheel ]] || fail "$wheel: no such file"
     local name=${wheel##*/}
-    [[ $name =~ ^streamingcandle-([0-9][A-Za-z0-9.+_]*)-.*\.whl$ ]] || fail "$name: not a wheel of streamingcandle"
-    version=${BASH_REMATCH[1]}-$(sha256sum "$wheel" | cut -c 1-12)
-    wheel=$(cd "$(dirname "$wheel")" && pwd)/$name
+    [[ $name =~ ^streamingcandle-([0-9][A-Za-z0-9.+_]*)-[A-Za-z0-9._+-]*\.whl$ ]] ||
+        fail "$name: not a wheel of streamingcandle"
+    version=${BASH_REMATCH[1]}
+    stated_sha256 "$name"
+    wheel_sha256=$sha256
+    version+=-${sha256:0:12}
+    stated_sha256 requirements.txt
+    requirements_sha256=$sha256
+    is_as_stated "$wheel" "$wheel_sha256"
+    is_as_stated "${wheel%/*}/requirements.txt" "$requirements_sha256"
+    refuse_unpinned "${wheel%/*}/requirements.txt"
+}
+
+stated_sha256() { # NAME; in `sha256`
+    local sums=${wheel%/*}/SHA256SUMS line
+    [[ -f $sums ]] || fail "$sums: missing; make wheel writes it, put it beside the wheel"
+    sha256=''
+    while IFS= read -r line || [[ -n $line ]]; do
+        [[ ${line:64} != "  $1" && ${line:64} != " *$1" ]] || sha256=${line:0:64}
+    done <"$sums"
+    [[ $sha256 =~ ^[0-9a-f]{64}$ ]] || fail "$sums: no line for $1; make wheel writes it with the wheel"
+}
+
+is_as_stated() { # PATH SHA256
+    local seen
+    [[ -f $1 ]] || fail "$1: missing; make wheel writes it, put it beside the wheel"
+    seen=$(sha256sum <"$1")
+    [[ ${seen%% *} == "$2" ]] || fail "$1: not the one that SHA256SUMS states; bring both again"
+}
+
+# Pinned names with checksums, as `uv export` writes them; no option and no address, which pip would follow as root.
+refuse_unpinned() { # PATH
+    local line number=0 is_open=''
+    local pinned='^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+( ; [A-Za-z0-9_. ()'"'"'"<>=!]+)? \\$'
+    local checked='^    --hash=sha256:[0-9a-f]{64}( \\)?$'
+    while IFS= read -r line || [[ -n $line ]]; do
+        number=$((number + 1))
+        if [[ -n $is_open ]]; then
+            [[ $line =~ $checked ]] || break
+            [[ $line == *\\ ]] || is_open=''
+        elif [[ $line =~ $pinned ]]; then
+            is_open=1
+        else
+            [[ -z $line || $line == '#'* ]] || break
+        fi
+        line=''
+    done <"$1"
+    [[ -z $line$is_open ]] ||
+        fail "$1: line $number: not a pinned name with its sha256 checksums; make wheel writes it"
 }
 
 need_programs() {
     command -v "$python" >/dev/null || fail "$python: not found; apt-get install python3 python3-venv python3-pip"
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python: older than 3.11; use --python"
+    "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python: older than 3.11; use --python"
     # --python came with pip 22.3.
-    "$python" -c 'import pip, sys, venv; sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [22, 3])' \
+    "$python" -I -c 'import pip, sys, venv; sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [22, 3])' \
         2>/dev/null || fail "$python has no venv, or no pip of 22.3 or newer; apt-get install python3-venv python3-pip"
     [[ -z $systemctl ]] || command -v "$systemctl" >/dev/null || fail "$systemctl: not found; this host needs systemd"
 }
@@ -299,15 +390,26 @@ erase_version() {
 }
 
 build_version() {
-    local -a from=()
+    local -a from=() install=()
+    local name=${wheel##*/}
     [[ -z $wheels ]] || from=(--no-index --find-links "$wheels")
     erase_version "$1"
     install -d -m 755 "$home/versions" "$1.new"
     touch "$1.new/.begun"
     mv -T "$1.new" "$1"
-    "$python" -m venv --without-pip "$1" 9>&- || fail "$1: no virtual environment; see above (python3-venv?)"
-    "$python" -m pip --python "$1/bin/python" --disable-pip-version-check install --quiet --no-input \
-        --root-user-action=ignore "${from[@]}" "$wheel" 9>&- || fail "$1: not installed; nothing was switched"
+    "$python" -I -m venv --without-pip "$1" 9>&- || fail "$1: no virtual environment; see above (python3-venv?)"
+    # Copies, since whoever may write beside the wheel could change it between the look and the installation.
+    install -m 644 "$wheel" "$1/$name"
+    install -m 644 "${wheel%/*}/requirements.txt" "$1/requirements.txt"
+    is_as_stated "$1/$name" "$wheel_sha256"
+    is_as_stated "$1/requirements.txt" "$requirements_sha256"
+    refuse_unpinned "$1/requirements.txt"
+    # One call for both: a dependency that has no checksum stops it. No source distribution: building one runs its code.
+    printf '%s --hash=sha256:%s\n' "$1/$name" "$wheel_sha256" >"$1/wheel.txt"
+    install=(--require-hashes --only-binary :all: --requirement "$1/requirements.txt" --requirement "$1/wheel.txt")
+    "$python" -I -m pip --isolated --python "$1/bin/python" --disable-pip-version-check install --quiet --no-input \
+        --root-user-action=ignore "${from[@]}" "${install[@]}" 9>&- || fail "$1: not installed; nothing was switched"
+    rm -f "$1/$name"
     [[ -x $1/bin/streamingcandle ]] || fail "$1: the wheel has no program streamingcandle; nothing was switched"
     install -d -m 755 "$1/systemd"
     install -m 644 "$sources"/streamingcandle{,@}.service "$sources/backoff.conf" "$1/systemd"
@@ -338,10 +440,11 @@ find_secrets() {
     secrets=$etc/secrets
     if [[ -z $root ]] && ((is_root)); then
         # That folder is root's alone: a copy for the user, as systemd makes one.
-        scratch=$(mktemp -d "$copies.$$.XXXXXX")
+        # Each step by itself: `set -e` is off below ask_doctor, whose outcome is asked for.
+        scratch=$(mktemp -d "$copies.$$.XXXXXX") || fail "$copies: no copy of the secrets for doctor; nothing was switched"
         cp -- "$secrets"/* "$scratch/" 2>/dev/null || true
-        chmod -R u=rX,go= "$scratch"
-        chown -R "$service_ids" "$scratch"
+        { chmod -R u=rX,go= "$scratch" && chown -R "$service_ids" "$scratch"; } ||
+            fail "$scratch: not to be handed to $USER_NAME; nothing was switched"
         secrets=$scratch
     fi
 }
@@ -383,7 +486,7 @@ doctor_of() ( # UNIT COMMAND...
     unit=${1%.service} path=$PATH found=()
     shift
     if [[ -z $root ]] && ((is_root)); then
-        set -- setpriv --reuid="${service_ids%:*}" --regid="${service_ids#*:}" --init-groups -- "$@"
+        set -- setpriv --reuid="${service_ids%:*}" --regid="${service_ids#*:}" --init-groups --no-new-privs -- "$@"
     fi
     if [[ -f $etc/streamingcandle.env ]]; then
         while IFS= read -r line || [[ -n $line ]]; do

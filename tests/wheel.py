@@ -1,11 +1,13 @@
 """dist/ as `make wheel` leaves it: nothing in it that does not belong, and it runs where there is no cargo."""
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -45,6 +47,21 @@ def test_sources_have_what_a_build_needs() -> None:
     assert {f"rust/src/{path.name}" for path in (ROOT / "rust" / "src").iterdir()} <= set(files)
     assert [name for name in files if name.startswith(("tests/", "rust/fuzz/", "rust/target/"))] == []
     assert _of_this_machine(files) == []
+
+
+def test_what_to_install_with_it_and_the_checksums_of_all() -> None:
+    lines = [line.split("  ", 1) for line in (ROOT / "dist" / "SHA256SUMS").read_text().splitlines()]
+    found = {path.name for path in (ROOT / "dist").iterdir() if path.is_file()} - {"SHA256SUMS"}
+    assert {name for _, name in lines} == found
+    for digest, name in lines:
+        assert hashlib.sha256((ROOT / "dist" / name).read_bytes()).hexdigest() == digest
+    requirements, parquet = ((ROOT / "dist" / f"requirements{more}.txt").read_text() for more in ("", "-parquet"))
+    pinned = {line.partition("==")[0] for line in requirements.splitlines() if "==" in line and line[0] != " "}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {line.partition(">=")[0] for line in project["dependencies"]} <= pinned
+    assert "pyarrow==" in parquet
+    assert "pyarrow" not in requirements
+    assert "://" not in requirements + parquet
 
 
 @pytest.mark.timeout(900)  # everything it stands on is downloaded where pip has no cache

@@ -18,7 +18,6 @@ parent's, so one thread that lives as long as the process does all the starting:
 thread that ends.
 """
 
-import hashlib
 import os
 import shutil
 import signal
@@ -35,6 +34,8 @@ from typing import IO, Final, NoReturn, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+
+from broker.jars import wrong_jars
 
 HERE: Final = Path(__file__).resolve().parent
 LIBS: Final = HERE.parents[1] / ".cache" / "kafka" / "libs"
@@ -125,7 +126,7 @@ class Broker:
     are sent after their first question, for a proxy in front of `port`; by default it is `port`.
     `listeners`: further ones and their protocols; `ports` has where they listen.
 
-    Raises BrokerError where the jars are missing or out of date, or there is no java.
+    Raises BrokerError where jars are missing or not those of jars.sha256, or there is no java.
     """
 
     def __init__(
@@ -354,16 +355,14 @@ def spawn(command: Iterable[str], *, cwd: Path, output: IO[bytes] | None) -> sub
 
 
 def _java() -> str:
-    """Path of java. BrokerError, in one line, if it or the jars are missing, or the jars are another pom.xml's."""
+    """Path of java. BrokerError, in one line, if it is missing or a jar is not the one of jars.sha256."""
     java = shutil.which("java")
     if java is None:
         message = "no java for the test broker: install Java 17 or newer, then run tests/broker/fetch.sh"
         raise BrokerError(message)
-    stamp = LIBS / "pom.sha256"
-    have = stamp.read_text(encoding="ascii").strip() if stamp.exists() else None
-    if have != hashlib.sha256((HERE / "pom.xml").read_bytes()).hexdigest():
-        state = "missing" if have is None else "another pom.xml's"
-        message = f"the test broker's jars in {LIBS} are {state}: run tests/broker/fetch.sh"
+    wrong = wrong_jars(LIBS)
+    if wrong:
+        message = f"the test broker's jars in {LIBS}: {', '.join(wrong)}: run tests/broker/fetch.sh"
         raise BrokerError(message)
     return java
 

@@ -91,8 +91,6 @@ def test_versions_are_pinned_and_those_of_the_project() -> None:
     assert arguments["PYTHON_VERSION"].startswith(PROJECT["requires-python"].removeprefix(">=") + ".")
     floor = tomllib.loads((ROOT / "rust" / "Cargo.toml").read_text())["package"]["rust-version"]
     assert [int(part) for part in arguments["RUST_VERSION"].split(".")] >= [int(part) for part in floor.split(".")]
-    (uv,) = re.findall(r"^UV_VERSION := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert f'["pip", "install", "--no-cache-dir", "uv=={uv}"]' in values("RUN", stage=1)
     assert f'org.opencontainers.image.version="{PROJECT["version"]}"' in " ".join(values("LABEL"))
     assert f'org.opencontainers.image.licenses="{PROJECT["license"]}"' in " ".join(values("LABEL"))
 
@@ -160,6 +158,37 @@ def test_compose_s_parts_agree() -> None:
     assert services["candles"]["volumes"] == [f"candles:{STATE}"]
     assert (CONTAINER / services["candles"]["build"]["context"]).resolve() == ROOT
     assert (ROOT / services["candles"]["build"]["dockerfile"]) == DOCKERFILE
+
+
+def test_compose_gives_nobody_more_than_he_needs() -> None:
+    found = compose()
+    for name, each in found["services"].items():
+        assert (each["read_only"], each["cap_drop"]) == (True, ["ALL"]), name
+        assert each["security_opt"] == ["no-new-privileges:true"], name
+        assert int(each["user"].partition(":")[0]) > 0, name
+        assert re.fullmatch(r"\d+m", each["mem_limit"]), name
+        assert 0 < each["pids_limit"] <= 512, name
+        assert each["logging"] == {"driver": "local"}, name
+        assert not {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode"} & set(each), name
+        assert all(":exec," not in mount for mount in each.get("tmpfs", [])) or name == "kafka"
+        # Volumes of its own, nothing of the host's.
+        assert all(re.fullmatch(r"[a-z]+:/[a-z/-]+", volume) for volume in each.get("volumes", [])), name
+        assert ("host" in each["networks"]) == ("ports" in each), name
+    networks = found["networks"]
+    assert {name for name, each in networks.items() if each.get("internal") is not True} == {"host"}
+    options = networks["host"]["driver_opts"]
+    assert options["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+    joined = {name: set(each["networks"]) for name, each in found["services"].items()}
+    assert joined["candles"] == joined["topics"] == joined["feed"] == {"log"}
+    assert [name for name, some in joined.items() if "log" in some] == ["kafka", "topics", "candles", "feed"]
+    # The controller's listener is the broker's own.
+    kafka = found["services"]["kafka"]["environment"]
+    assert "CONTROLLER://localhost:" in kafka["KAFKA_LISTENERS"]
+    assert kafka["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+    # A password that everybody knows is none.
+    grafana = found["services"]["grafana"]["environment"]
+    assert grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
 
 
 @pytest.mark.parametrize("name", ["candles", "topics", "feed"])

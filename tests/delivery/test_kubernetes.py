@@ -91,6 +91,7 @@ def test_nothing_is_allowed_that_is_not_needed(objects: dict[str, Any], pod: Any
 
 def test_settings_are_known_and_point_into_the_pod(objects: dict[str, Any], container: Any, tmp_path: Path) -> None:
     settings_map = objects["ConfigMap"]
+    assert settings_map["immutable"] is True
     assert container["envFrom"] == [{"configMapRef": {"name": settings_map["metadata"]["name"]}}]
     mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
     given = dict(settings_map["data"])
@@ -154,9 +155,18 @@ def test_selectors_meet_their_pods(objects: dict[str, Any]) -> None:
 def test_the_way_out_is_the_brokers_port_and_names(objects: dict[str, Any]) -> None:
     policy = objects["NetworkPolicy"]["spec"]
     assert (policy["policyTypes"], policy.get("ingress")) == (["Ingress", "Egress"], [])
-    ports = {port["port"] for way in policy["egress"] for port in way["ports"]}
-    servers = objects["ConfigMap"]["data"][f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS"]
-    assert ports == {53, *(int(server.rpartition(":")[2]) for server in servers.split(","))}
+    # A way without `to` leads anywhere, one without `ports` to every port, an empty selector to all namespaces.
+    names, brokers = policy["egress"]
+    servers = objects["ConfigMap"]["data"][f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS"].split(",")
+    for way, wanted in ((names, {53}), (brokers, {int(server.rpartition(":")[2]) for server in servers})):
+        (peer,) = way["to"]
+        assert {port["port"] for port in way["ports"]} == wanted
+        assert peer["namespaceSelector"]["matchLabels"]
+        assert "endPort" not in str(way)
+    dns = {"matchExpressions": [{"key": "k8s-app", "operator": "In", "values": ["kube-dns"]}]}
+    assert names["to"][0]["podSelector"] == dns  # and none of the labels that kustomize adds to selectors
+    (namespace,) = {server.partition(":")[0].split(".")[1] for server in servers}
+    assert brokers["to"][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": namespace}
 
 
 def test_the_image_is_this_version(container: Any) -> None:

@@ -22,7 +22,7 @@ SYSTEMCTL = """\
 #!/bin/sh
 # Stands in for systemctl: says what it was asked for, and starts what it may.
 echo "$*" >>{fake}/calls
-case "systemctl $*" in $KILLED_AT) kill -9 $PPID; exit ;; esac
+case "systemctl $*" in $(cat {fake}/killed-at)) kill -9 $PPID; exit ;; esac
 wants={units}/multi-user.target.wants
 case $1 in
     --version) echo "systemd $(cat {fake}/version) (of the test)" ;;
@@ -40,7 +40,7 @@ esac
 """
 COMMAND = """\
 #!/bin/sh
-case "${{0##*/}} $*" in $KILLED_AT) kill -9 $PPID; exit ;; esac
+case "${{0##*/}} $*" in $(cat {fake}/killed-at)) kill -9 $PPID; exit ;; esac
 exec {real} "$@"
 """
 PROGRAM = """\
@@ -74,6 +74,7 @@ class Host:
         (self._fake / "calls").touch()
         self._heard = 0
         self.systemd_is(252)
+        (self._fake / "killed-at").touch()
         self.starts_not()
         self.hangs()
         systemctl = self._fake / "systemctl"
@@ -81,7 +82,7 @@ class Host:
         systemctl.chmod(0o755)
         for name in ("find", "mv", "rm"):
             command = self._fake / name
-            command.write_text(COMMAND.format(real=shutil.which(name)))
+            command.write_text(COMMAND.format(fake=self._fake, real=shutil.which(name)))
             command.chmod(0o755)
 
     def systemd_is(self, version: int) -> None:
@@ -95,12 +96,13 @@ class Host:
         """A start of these neither succeeds nor fails."""
         (self._fake / "hangs").write_text("".join(f"{version}\n" for version in versions))
 
-    def wheel(self, version: str, *, doctor: int = 0) -> str:
+    def wheel(self, version: str, *, doctor: int = 0, needs: str = "") -> str:
         """Path of a wheel of that version whose `doctor` ends so."""
+        more = f"Requires-Dist: {needs}\n" if needs else ""
         info = f"streamingcandle-{version}.dist-info"
         files = {
             "streamingcandle_of_a_test.py": PROGRAM.format(version=version, doctor=doctor),
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: streamingcandle\nVersion: {version}\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: streamingcandle\nVersion: {version}\n{more}",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
             f"{info}/entry_points.txt": "[console_scripts]\nstreamingcandle = streamingcandle_of_a_test:main\n",
         }
@@ -113,7 +115,15 @@ class Host:
         with zipfile.ZipFile(path, "w") as wheel:
             for name, text in files.items():
                 wheel.writestr(zipfile.ZipInfo(name), text)
+        self.sums()
         return str(path)
+
+    def sums(self, requirements: str = "") -> None:
+        """Beside the wheels what `make wheel` leaves there."""
+        (self._wheels / "requirements.txt").write_text(requirements)
+        names = sorted(path.name for path in self._wheels.iterdir() if path.name != "SHA256SUMS")
+        digests = {name: hashlib.sha256((self._wheels / name).read_bytes()).hexdigest() for name in names}
+        (self._wheels / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
 
     def command(self, *arguments: str) -> list[str]:
         common = ("--prefix", str(self.prefix), "--python", str(PYTHON), "--wheels", str(self._wheels))
@@ -125,11 +135,15 @@ class Host:
         variables["PATH"] = f"{self._fake}:{os.environ['PATH']}"
         return variables | more
 
-    def run(self, *arguments: str, umask: int = 0o022, **more: str) -> tuple[int, str]:
-        """Exit code, and what it said."""
+    def run(
+        self, *arguments: str, umask: int = 0o022, folder: str = "", called: str = "", **more: str
+    ) -> tuple[int, str]:
+        """Exit code, and what it said; `folder` is the current one, `called` another name of the script."""
+        command = self.command(*arguments)
         done = subprocess.run(
-            self.command(*arguments),
+            [called or command[0], *command[1:]],
             env=self.variables(**more),
+            cwd=folder or None,
             umask=umask,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -147,7 +161,9 @@ class Host:
 
     def killed_at(self, command: str, *arguments: str) -> None:
         """A run of `arguments` that is killed when it comes to this command (a pattern of sh), which is not done."""
-        code, said = self.run(*arguments, KILLED_AT=command)
+        (self._fake / "killed-at").write_text(command)
+        code, said = self.run(*arguments)
+        (self._fake / "killed-at").write_text("")
         assert code == -9, (command, said)
 
     def calls(self) -> list[str]:

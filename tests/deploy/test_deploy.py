@@ -472,6 +472,7 @@ def test_an_installation_that_fails_switches_nothing(host: Host) -> None:
     host.deploy(host.wheel("1.0"))
     broken = Path(host.wheel("1.5"))
     shutil.copyfile(__file__, broken)
+    host.sums()
     code, said = host.run(str(broken))
     assert (code, host.current) == (1, "1.0")
     assert "nothing was switched" in said

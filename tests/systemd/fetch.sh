@@ -1,6 +1,7 @@
 #!/bin/sh
 # Where the machine has no systemd-analyze: brings Debian's to <repo>/.cache/systemd, without root and without installing
-# anything. Does nothing where it is there already. `tests/systemd/__init__.py` says which of the two is used.
+# anything. apt checks what it downloads: a checksum in an index that the distribution has signed. Does nothing where it is
+# there already. `tests/systemd/__init__.py` says which of the two is used.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
