@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyBytesMethods, PyList};
 
 use crate::book;
-use crate::decode::{Named, Venues, Verdict, judge as judge_record};
+use crate::decode::{Named, Venues, Verdict, judge as judge_record, stamp};
 use crate::number::DECIMALS_MAX;
 use crate::rules::{FIELD_COUNT, Rules, Timeframe};
 use crate::session::{Schedule, Season};
@@ -271,6 +271,16 @@ fn judge(
     Ok(verdicts)
 }
 
+#[pyfunction]
+fn stamps(book: &Book, values: Vec<Bound<'_, PyBytes>>) -> Vec<(Option<&'static str>, Option<i64>, Option<i64>)> {
+    let mut venues = Venues::default();
+    let mut read = |value: &Bound<'_, PyBytes>| match stamp(&book.0.rules, &mut venues, value.as_bytes()) {
+        Ok((token, event_ms)) => (None, Some(token), event_ms),
+        Err(reason) => (Some(reason.name()), None, None),
+    };
+    values.iter().map(&mut read).collect()
+}
+
 fn instrument(named: &Named) -> String {
     format!("{}:{}:{}", named.exchange, named.segment, named.token)
 }
@@ -279,6 +289,7 @@ fn instrument(named: &Named) -> String {
 fn _kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Book>()?;
     module.add_function(wrap_pyfunction!(judge, module)?)?;
+    module.add_function(wrap_pyfunction!(stamps, module)?)?;
     module.add("FORMAT_VERSION", FORMAT_VERSION)?;
-    module.add("__all__", PyList::new(module.py(), ["FORMAT_VERSION", "Book", "judge"])?)
+    module.add("__all__", PyList::new(module.py(), ["FORMAT_VERSION", "Book", "judge", "stamps"])?)
 }

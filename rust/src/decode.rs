@@ -395,6 +395,19 @@ fn read<'a>(
     }))
 }
 
+/// Where a record belongs and when, whatever else is wrong with it: its token, and its event time where that is readable.
+pub fn stamp(rules: &Rules, venues: &mut Venues, value: &[u8]) -> Result<(i64, Option<i64>), Reason> {
+    let mut raw = Raw::default();
+    venues.feed.read(rules, value, &mut raw).ok_or(Reason::Json)?;
+    let field = |field: Field| raw.get(field as usize).copied().flatten();
+    let exchange = field(Field::Exchange).and_then(name_part).ok_or(Reason::Instrument)?;
+    let segment = field(Field::Segment).and_then(name_part).ok_or(Reason::Instrument)?;
+    let token = field(Field::Token).and_then(|text| number(text, integer)).ok_or(Reason::Instrument)?;
+    let schedule = find_schedule(rules, &exchange, &segment);
+    let event_ms = event_time(field(Field::Time), &schedule).ok().flatten();
+    Ok((token, event_ms.filter(|ms| *ms < LIMIT_MS)))
+}
+
 /// Event time and whether it is the record's own timestamp.
 fn time(read: Option<i64>, timestamp_ms: i64, future_ms: i64) -> Result<(i64, bool), Reason> {
     match (read, usable(timestamp_ms)) {

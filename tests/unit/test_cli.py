@@ -127,6 +127,7 @@ def test_ingest_names_bad_lines_and_goes_on(tmp_path: Path) -> None:
         ("run --flush", "--flush goes with --until-end"),
         ("candles N:C:1 --formt csv", "--format"),
         ("candles N:C:1 --from yesterday", "--from"),
+        ("candles N:C:1 --from 2026-01-02", "2026-01-02T00:00:00Z"),
         ("candles N:C", "N:C"),
     ],
 )

@@ -379,6 +379,16 @@ def test_two_backlogs_share_a_poll_evenly(path: Path) -> None:
     assert shares == [POLL_RECORDS_MAX // 2, POLL_RECORDS_MAX // 2]
 
 
+def test_a_partition_is_read_to_its_end_however_big_its_records_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "READ_BYTES_MAX", 2_000)
+    monkeypatch.setattr(store_module, "PAGE_RECORDS", 5)
+    with closing(EmbeddedStore(path)) as store:
+        store.append("ticks", [(b"k", b"v" * (900 if number < 7 else 1), 0, ()) for number in range(20)])
+        assert [record.offset for record in store.read_to_end("ticks", 0)] == list(range(20))
+
+
 def test_big_records_come_in_smaller_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "READ_BYTES_MAX", 2_000)
     with closing(EmbeddedStore(path)) as store:

@@ -134,3 +134,9 @@ def judge(
 
     `reason` is None for a tick or a quote; instrument and event time are None where not readable.
     """
+
+def stamps(book: Book, values: Sequence[bytes]) -> list[tuple[str | None, int | None, int | None]]:
+    """Per record `(reason, token, event_ms)`, whatever else is wrong with it.
+
+    `reason` is `json` or `instrument`, and the others are None then; `event_ms` is None where it is not readable.
+    """

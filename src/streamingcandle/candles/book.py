@@ -6,9 +6,10 @@ from streamingcandle.candles import _kernel
 from streamingcandle.candles._kernel import FORMAT_VERSION, Book
 from streamingcandle.candles.rules import Rules
 
-__all__ = ["FORMAT_VERSION", "Book", "Judgement", "judge", "new_book"]
+__all__ = ["FORMAT_VERSION", "Book", "Judgement", "Stamp", "judge", "new_book", "stamps"]
 
 Judgement = tuple[str | None, str | None, int | None]
+Stamp = tuple[str | None, int | None, int | None]
 
 
 def new_book(rules: Rules, *, partition: int) -> Book:
@@ -39,3 +40,12 @@ def judge(rules: Rules, values: Sequence[bytes | None], timestamps_ms: Sequence[
     `reason` is None for a tick and for a quote; a quote has no event time.
     """
     return _kernel.judge(new_book(rules, partition=0), values, timestamps_ms)
+
+
+def stamps(rules: Rules, values: Sequence[bytes]) -> list[Stamp]:
+    """Where records belong and when, for who sends them: `(reason, token, event_ms)` each, read by the run's rules.
+
+    `reason` is `json` or `instrument`: such a record has no key. Quotes and records that a run rejects for their price
+    have a time as well; None is one that is absent or cannot be read.
+    """
+    return _kernel.stamps(new_book(rules, partition=0), values)

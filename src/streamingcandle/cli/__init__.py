@@ -24,7 +24,7 @@ MODULES = {
     "ingest": ("feed", "Put tick records into the tick topic, keyed by token."),
     "simulate": ("feed", "Put a realistic feed into the tick topic."),
     "watch": ("watch", "Candles as they form, live: of all instruments, or of each INSTRUMENT like N:C:2885."),
-    "candles": ("candles", "Read the candles of INSTRUMENT, like N:C:2885."),
+    "candles": ("candles", "Read the candles of each INSTRUMENT, like N:C:2885 or RELIANCE."),
     "dead-letters": ("dead_letters", "What was rejected, by reason; put back on the tick topic after a fix."),
     "doctor": (
         "doctor",

@@ -1,5 +1,7 @@
 """What the commands' lines have in common; light, for `--help` reads it."""
 
+from datetime import datetime
+
 import click
 
 
@@ -19,4 +21,13 @@ def time_ms(name: str, text: str | None) -> int | None:
     try:
         return None if text is None else start_ms(text)
     except ValueError:
-        raise click.BadParameter("not a time like 2026-01-02T09:15:00+05:30", param_hint=name) from None
+        raise click.BadParameter(_time_fault(text or ""), param_hint=name) from None
+
+
+def _time_fault(text: str) -> str:
+    """What is missing, with an example that would be taken. No zone is guessed: it would be another time elsewhere."""
+    try:
+        local = datetime.fromisoformat(text)
+    except ValueError:
+        return f"{text!r} is not a time like 2026-01-02T09:15:00+05:30"
+    return f"{text!r} has no zone; write {local.isoformat()}+05:30 for India's time, {local.isoformat()}Z for UTC"

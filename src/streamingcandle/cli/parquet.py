@@ -16,14 +16,21 @@ _TYPES = {
     str | None: pa.string(),
 }
 _TIME = pa.timestamp("ms", tz="UTC")
-# Holds every volume: the kernel counts in 64 bits, and fractions have at most 18 digits.
-_FRACTIONS = pa.decimal128(38, 18)
+_WHOLE_MAX = 2**63 - 1
+# Fractions have at most 18 digits; the second, which not every reader knows, is for what the first does not hold.
+_FRACTIONS = (pa.decimal128(38, 18), pa.decimal256(76, 18))
+_FRACTION_MAX = 10**20 - 1
 
 
-def as_parquet(candles: list[Candle], *, is_whole: bool) -> bytes:
-    """The columns of the CSV, and `windowStart` and `windowEnd` as times. `is_whole`: the feed trades no fractions."""
-    fields = msgspec.structs.fields(Candle)
-    volume = pa.int64() if is_whole and all(isinstance(candle.volume, int) for candle in candles) else _FRACTIONS
+def as_parquet(candles: list[Candle], kind: type[Candle]) -> bytes:
+    """The columns of the CSV, and `windowStart` and `windowEnd` as times.
+
+    `kind` is the candles' own. Volumes are whole numbers where all of them are.
+    """
+    fields = msgspec.structs.fields(kind)
+    is_whole = all(isinstance(candle.volume, int) and candle.volume <= _WHOLE_MAX for candle in candles)
+    is_huge = any(candle.volume > _FRACTION_MAX for candle in candles)
+    volume = pa.int64() if is_whole else _FRACTIONS[is_huge]
     columns = {
         field.encode_name: pa.array(
             [getattr(candle, field.name) for candle in candles],

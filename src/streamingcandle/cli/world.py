@@ -31,12 +31,15 @@ from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim, instances
 from streamingcandle.state.files import FileSnapshots
 
+TickRecord = tuple[bytes, bytes, int]
+"""Key, value, timestamp in epoch ms."""
+
 
 class TickSink(Protocol):
     """Where `ingest` and `simulate` put ticks."""
 
-    def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
-        """Take `(key, value, timestamp_ms)`."""
+    def append(self, records: Iterable[TickRecord]) -> None:
+        """Take them in order; OutsideError where they are not taken."""
 
     def flush(self) -> None:
         """Return when all of it is in the log."""
@@ -47,7 +50,7 @@ class _EmbeddedSink:
         self._store = store
         self._topic = topic
 
-    def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
+    def append(self, records: Iterable[TickRecord]) -> None:
         self._store.append(self._topic, [(key, value, at_ms, ()) for key, value, at_ms in records])
 
     def flush(self) -> None:
@@ -180,11 +183,11 @@ class World:
         settings = self.settings.kafka_settings(f"{self.settings.text('application_id')}-retry")
         return KafkaLetters(settings, self.clock, topic=topic)
 
-    def open_sink(self) -> TickSink:
-        """Where ticks go."""
+    def open_sink(self, is_stopping: Callable[[], bool]) -> TickSink:
+        """Where ticks go; once we are to stop, an absent broker is waited for no longer."""
         if self.settings.bootstrap_servers is None:
             return _EmbeddedSink(self.embedded_store(), self.settings.text("tick_topic"))
-        return TickProducer(self.kafka())
+        return TickProducer(self.kafka(), self.clock, is_stopping)
 
 
 def stop_on_signals(*, is_second_final: bool = True) -> Callable[[], bool]:

@@ -39,6 +39,8 @@ APPEND_RECORDS_MAX = 200_000
 """In one transaction (1.3 s): the others wait for its end, and only `BUSY_TIMEOUT_MS`."""
 READ_BYTES_MAX = 64_000_000
 """Of one partition at once: big records come in smaller batches."""
+PAGE_RECORDS = 10_000
+"""Of a partition that is read from one end to the other: enough that asking for a page costs nothing."""
 WAL_BYTES_MAX = 64_000_000
 """The write-ahead file is cut back to this after a bigger transaction."""
 
@@ -216,6 +218,16 @@ class EmbeddedStore:
                 if size_bytes >= READ_BYTES_MAX:
                     break
         return found
+
+    def read_to_end(self, topic: str, partition: int) -> Iterator[StoredRecord]:
+        """All records up to the end now, in order; a page of them is held at once."""
+        position, end = 0, self.end(topic, partition)
+        while position < end:
+            found = self.read(topic, partition, position, min(PAGE_RECORDS, end - position))
+            if not found:
+                return
+            yield from found
+            position = found[-1].offset + 1
 
     def end(self, topic: str, partition: int) -> int:
         """The offset after the last record."""

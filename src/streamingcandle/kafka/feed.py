@@ -1,49 +1,129 @@
 """Ticks into the tick topic, and candles out of theirs: plain clients outside of the group."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import NoReturn
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
-from streamingcandle.kafka.client import KafkaSettings, new_client, produce, producer_properties, reader_properties
+from streamingcandle.interfaces import Clock
+from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
 from streamingcandle.kafka.topics import partition_count
 
 logger = logging.getLogger(__name__)
 
-FLUSH_TIMEOUT_S = 60.0
+TAKE_TIMEOUT_MS = 60_000
+"""How long a queue may stand still before we say that the broker takes nothing."""
+STOP_TIMEOUT_MS = 3_000
+"""For what is still on its way when we are to stop: all is over within 5 s."""
+PROBE_S = 0.1
 READ_TIMEOUT_S = 15.0
+QUEUE_KB_MAX = 64_000
+"""Of ticks on their way: the client's own limit is 1 GB, all of it memory where the broker is away."""
+FOREVER_MS = 2**63 - 1
+_REFUSED_TIME = frozenset({KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD})
+"""The second of several in a batch: brokers look at nothing else of a record that has a key."""
 
 
 class TickProducer:
     """Appends to the tick topic, idempotently, in order per key."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, clock: Clock, is_stopping: Callable[[], bool]) -> None:
         """OutsideError without a broker; MissingTopicError."""
         self._settings = settings
-        partition_count(settings, settings.tick_topic)
-        self._producer = new_client(Producer, settings, producer_properties(settings), logger)
-        self._failed: list[str] = []
+        self._clock = clock
+        self._is_stopping = is_stopping
+        self._topic = settings.tick_topic
+        partition_count(settings, self._topic, is_stopping)
+        properties = producer_properties(settings)
+        properties.setdefault("queue.buffering.max.kbytes", QUEUE_KB_MAX)
+        self._producer = new_client(Producer, settings, properties, logger)
+        self._handed = 0
+        self._failed = 0
+        self._failure: str | None = None
+        """Of the first that failed for a reason of its own."""
+        self._stop_ms: int | None = None
+        """When to give up what is on its way."""
 
-    def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
-        """Queue `(key, value, timestamp_ms)`; waits while the client's queue is full."""
+    def append(self, records: Iterable[tuple[bytes, bytes, int]]) -> None:
+        """Queue `(key, value, timestamp_ms)`; waits while the client's queue is full. OutsideError as `flush`."""
         for key, value, timestamp_ms in records:
-            details = {"timestamp": timestamp_ms, "on_delivery": self._delivered}
-            produce(self._producer, self._settings.tick_topic, value, key, **details)
+            self._produce(key, value, timestamp_ms)
         self._producer.poll(0)
+        if self._failed:
+            self._give_up()
 
-    def _delivered(self, error: KafkaError | None, _message: object) -> None:
-        if error is not None:
-            self._failed.append(error.str())
+    def _produce(self, key: bytes, value: bytes, timestamp_ms: int) -> None:
+        until_ms = None
+        while True:
+            try:
+                # The client's report of a record that was refused has no timestamp any more.
+                told = partial(self._delivered, timestamp_ms)
+                self._producer.produce(self._topic, value, key, timestamp=timestamp_ms, on_delivery=told)
+            except BufferError:
+                until_ms = until_ms or self._clock.monotonic_ms() + TAKE_TIMEOUT_MS
+                self._producer.poll(PROBE_S)
+                if self._failed or self._is_over(until_ms):
+                    self._give_up()
+            except KafkaException as error:  # it is larger than the client sends, for one
+                self._handed += 1
+                self._failed += 1
+                self._failure = self._failure or _failure(key, error.args[0])
+                return
+            else:
+                self._handed += 1
+                return
+
+    def _is_over(self, until_ms: int) -> bool:
+        now_ms = self._clock.monotonic_ms()
+        if self._stop_ms is None and self._is_stopping():
+            self._stop_ms = now_ms + STOP_TIMEOUT_MS
+        return now_ms >= until_ms or (self._stop_ms is not None and now_ms >= self._stop_ms)
+
+    def _delivered(self, timestamp_ms: int, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            return
+        self._failed += 1
+        # Sent together with one that is refused, and not taken for that reason alone.
+        if self._failure is None and error.code() != KafkaError._INVALID_DIFFERENT_RECORD:  # noqa: SLF001
+            is_time = error.code() in _REFUSED_TIME
+            self._failure = self._refused_time(timestamp_ms) if is_time else _failure(message.key() or b"", error)
+
+    def _refused_time(self, timestamp_ms: int) -> str:
+        name = "before" if timestamp_ms < self._clock.wall_ms() else "after"
+        setting = f"message.timestamp.{name}.max.ms"
+        at = datetime.fromtimestamp(timestamp_ms / 1_000, UTC).isoformat(timespec="milliseconds")
+        change = f"--alter --entity-type topics --entity-name {self._topic} --add-config {setting}={FOREVER_MS}"
+        cure = f"kafka-configs.sh {change}" if name == "before" else "see that the clocks here and there are right"
+        return f"its {setting} refuses the timestamp {at}; {cure}"
 
     def flush(self) -> None:
-        """Return when the broker has it all. OutsideError when it has not."""
-        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        """Return when the broker has it all. OutsideError when it has not, and how much."""
+        until_ms, left = self._clock.monotonic_ms() + TAKE_TIMEOUT_MS, len(self._producer)
+        while left and not self._failed and not self._is_over(until_ms):
+            now_left = self._producer.flush(PROBE_S)
+            if now_left < left:
+                until_ms = self._clock.monotonic_ms() + TAKE_TIMEOUT_MS
+            left = now_left
         if left or self._failed:
-            cause = self._failed[0] if self._failed else f"{left} records not taken in {FLUSH_TIMEOUT_S:.0f} s"
-            where = f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}"
-            raise OutsideError(f"{where}: {cause}; see that it is there and the broker up, then send them again")
+            self._give_up()
+
+    def _give_up(self) -> NoReturn:
+        """Raise OutsideError: what failed, where, what to do, and how many are there all the same."""
+        left = len(self._producer)
+        there = max(0, self._handed - left - self._failed)
+        why = "stopped before" if self._stop_ms is not None else "no answer before"
+        cause = self._failure or f"{why} {left} records were taken; see that it is there and the broker up"
+        where = f"topic {self._topic} at {self._settings.bootstrap_servers}"
+        raise OutsideError(f"{where}: {cause}; at least {there} are there, send the others again")
+
+
+def _failure(key: bytes, error: KafkaError) -> str:
+    return f"a record of key {key.decode(errors='replace')}: {error.str()}; see that the topic is there and takes it"
 
 
 def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: float) -> Iterator[Message]:
@@ -62,15 +142,19 @@ def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: 
         position = max(position, (message.offset() or 0) + (error is None))
 
 
-def read_key(settings: KafkaSettings, topic: str, key: bytes) -> Iterator[bytes]:
-    """The committed values of one key, in order, up to the end of its partition now. MissingTopicError."""
-    partition = TopicPartition(topic, partition_of(key, partition_count(settings, topic)), 0)
+def read_values(settings: KafkaSettings, topic: str, keys: Collection[bytes] | None) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and committed values of these keys, or of all; a key's in order, up to the ends now. MissingTopicError."""
+    count = partition_count(settings, topic)
+    numbers = range(count) if keys is None else sorted({partition_of(key, count) for key in keys})
     consumer = new_client(Consumer, settings, reader_properties(settings))
     try:
-        partition.offset, end = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
-        for message in read_to_end(consumer, partition, end, READ_TIMEOUT_S):
-            if message.key() == key:
-                yield message.value() or b""
+        for number in numbers:
+            partition = TopicPartition(topic, number, 0)
+            partition.offset, end = consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)
+            for message in read_to_end(consumer, partition, end, READ_TIMEOUT_S):
+                key = message.key() or b""
+                if keys is None or key in keys:
+                    yield key, message.value() or b""
     except KafkaException as error:
         where = f"topic {topic} at {settings.bootstrap_servers}"
         raise OutsideError(f"{where}: {error.args[0].str()}; is the broker up?") from error

@@ -1,6 +1,6 @@
 """Topics on a broker: made and checked as the service needs them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -52,8 +52,10 @@ def ensure_topics(
     return [(name, "made" if name in missing else "there") for name in names]
 
 
-def partition_counts(settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
-    """Every topic we may see and its number of partitions. OutsideError without a broker."""
+def partition_counts(
+    settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S, is_stopping: Callable[[], bool] | None = None
+) -> dict[str, int]:
+    """Every topic we may see and its number of partitions. OutsideError without a broker, or when we are to stop."""
     heard: list[KafkaError] = []
     admin = new_client(AdminClient, settings, {**admin_properties(settings), "error_cb": heard.append})
     left_s = settings.ask_s(timeout_s)
@@ -65,7 +67,7 @@ def partition_counts(settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -
             if refusals := [one for one in heard if is_refusal(one, is_running=False)]:
                 raise refused(settings, refusals[0]) from error
             left_s -= PIECE_S
-            if left_s <= 0:
+            if left_s <= 0 or (is_stopping is not None and is_stopping()):
                 where = f"broker {settings.bootstrap_servers}"
                 message = f"{where}: {error.args[0].str()}; is it up, and the address right?"
                 raise OutsideError(message) from error
@@ -73,9 +75,9 @@ def partition_counts(settings: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -
             return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
 
 
-def partition_count(settings: KafkaSettings, name: str) -> int:
-    """How many partitions a topic has. MissingTopicError; OutsideError without a broker."""
-    counts = partition_counts(settings)
+def partition_count(settings: KafkaSettings, name: str, is_stopping: Callable[[], bool] | None = None) -> int:
+    """How many partitions a topic has. MissingTopicError; OutsideError without a broker, or when we are to stop."""
+    counts = partition_counts(settings, is_stopping=is_stopping)
     if name not in counts:
         where = f"topic {name} at {settings.bootstrap_servers}"
         raise MissingTopicError(f"{where}: missing; make it with `streamingcandle topics ensure`")
