@@ -17,6 +17,8 @@ from urllib.parse import quote
 STARS = "********"
 VALUE_CHARACTERS_MIN = 4
 """A shorter one is not looked for as such: it would be found in half of all words."""
+SHOWN_MAX = 200
+"""Of a value in an error: an operator reads the line, not a page."""
 _NAME = re.compile(
     r"password|passphrase|secret|key[._]pem|sasl[._]jaas|sasl[._]oauthbearer[._]config|token", re.IGNORECASE
 )
@@ -66,6 +68,12 @@ def clean(text: str) -> str:
     text = _KEY.sub(STARS, text)
     text = _URL.sub(rf"\1{STARS}@", text)
     return _SAID.sub(rf"\1\2{STARS}", text)
+
+
+def cut(text: str) -> str:
+    """What an error shows of a text that may be long: its beginning, cleaned before it is cut."""
+    text = clean(text)
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def forbid_core() -> None:
