@@ -197,7 +197,8 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     for name, text in file_kafka.items():
         hide_within(text)
         if path and is_secret(name):
-            hide(text)
+            for part in (text, *text.split(",")):  # a list in the file
+                hide(part)
             warn_if_open(Path(path), f"{name} in the settings file", warnings)
     profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or DEFAULT_PROFILE
     if profile not in PROFILES and profile not in file_profiles:
