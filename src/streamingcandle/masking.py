@@ -14,6 +14,8 @@ import traceback
 from types import TracebackType
 from urllib.parse import quote
 
+from streamingcandle.printable import printable_lines
+
 STARS = "********"
 VALUE_CHARACTERS_MIN = 4
 """A shorter one is not looked for as such: it would be found in half of all words."""
@@ -125,7 +127,7 @@ def clean_tracebacks() -> None:
     """From now on what Python itself prints of an exception that nobody caught is clean, in every thread."""
 
     def told(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-        sys.stderr.write(clean("".join(traceback.format_exception(kind, error, trace))))
+        sys.stderr.write(printable_lines(clean("".join(traceback.format_exception(kind, error, trace)))))
 
     sys.excepthook = told
     threading.excepthook = lambda ended: told(ended.exc_type, ended.exc_value, ended.exc_traceback)

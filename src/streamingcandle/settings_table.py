@@ -46,6 +46,7 @@ class Duration(msgspec.Struct, frozen=True):
     most: str
 
     def __call__(self, text: str) -> str:
+        """The text as it is. ValueError beyond."""
         if not duration_ms(self.least) <= duration_ms(text) <= duration_ms(self.most):
             raise ValueError(f"not from {self.least} to {self.most}")
         return text

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.clock import SystemClock
@@ -27,6 +27,7 @@ from streamingcandle.kafka.tail import KafkaTail
 from streamingcandle.kafka.topics import partition_counts
 from streamingcandle.letters import Letters
 from streamingcandle.masking import clean, forbid_core, is_secret
+from streamingcandle.printable import printable, printable_lines
 from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim, instances
 from streamingcandle.state.files import FileSnapshots
@@ -206,10 +207,20 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(f"{clean(self.format(record))}\n")
+            sys.stderr.write(f"{self.format(record)}\n")
             sys.stderr.flush()
         except Exception:  # noqa: BLE001 - a log line never ends the work, as in the standard handlers
             self.handleError(record)
+
+
+class _TextLines(logging.Formatter):
+    """Nothing secret, and nothing that a terminal obeys; what others wrote makes no line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
+        return printable(clean(super().formatMessage(record)))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - the standard library's
+        return printable_lines(clean(super().formatException(ei)))
 
 
 class _JsonLines(logging.Formatter):
@@ -222,11 +233,11 @@ class _JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": clean(record.getMessage()),
             **self._worker,
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = clean(self.formatException(record.exc_info))
         return json.dumps(entry)
 
 
@@ -234,6 +245,6 @@ def _start_logging(log_format: str, *, is_debug: bool, worker: int | None) -> No
     is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     handler = _Stderr()
     who = "" if worker is None else f"worker {worker}: "
-    text = logging.Formatter(f"%(asctime)s %(levelname)s {who}%(message)s")
+    text = _TextLines(f"%(asctime)s %(levelname)s {who}%(message)s")
     handler.setFormatter(_JsonLines(worker) if is_json else text)
     logging.basicConfig(level=logging.DEBUG if is_debug else logging.INFO, handlers=[handler], force=True)
