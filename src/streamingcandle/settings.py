@@ -17,11 +17,12 @@ from streamingcandle.candles.session import load_calendar
 from streamingcandle.candles.timeframe import Timeframe, parse_timeframes
 from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
-from streamingcandle.kafka.properties import is_known, nearest, refusal
+from streamingcandle.kafka.properties import is_known, known, refusal
 from streamingcandle.kafka.rights import rights
 from streamingcandle.masking import cut, hide, hide_within, is_secret, masked
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
+from streamingcandle.settings_names import nearest_name
 from streamingcandle.settings_secrets import check_location, read_secrets, warn_if_open
 from streamingcandle.settings_table import DEFAULT_PROFILE, PROFILES, SETTINGS, duration_ms, start_ms
 from streamingcandle.settings_timeframes import above, read_graces, renamed
@@ -283,8 +284,7 @@ def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> di
         if name in SETTINGS:
             found[name] = text
         elif name not in _CONTROL:
-            nearest = get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
-            warnings.append(f"variable {variable} is not known, ignored; nearest: {PREFIX}{nearest.upper()}")
+            warnings.append(f"variable {cut(variable)} is not known, ignored; nearest: {_nearest_variable(name)}")
     return found
 
 
@@ -300,8 +300,8 @@ def _client_properties(
         if is_known(name):
             found[name] = Value(text, origin)
         else:
-            near = _place(nearest(name), "environment")
-            warnings.append(f"variable {variable} names no client property, ignored; nearest: {near}")
+            near = _nearest_variable("kafka_" + name.replace(".", "_"))
+            warnings.append(f"variable {cut(variable)} names no client property, ignored; nearest: {near}")
     for name, value in found.items():
         reason = refusal(name, value.text)
         if reason is not None:
@@ -310,6 +310,11 @@ def _client_properties(
         if name.endswith(".location"):
             check_location(_place(name, value.origin), Path(value.text))
     return found
+
+
+def _nearest_variable(name: str) -> str:
+    client = (f"kafka_{other.replace('.', '_')}" for other in known())
+    return PREFIX + nearest_name(cut(name), [*SETTINGS, *_CONTROL, *client]).upper()
 
 
 def _place(name: str, origin: str) -> str:

@@ -16,7 +16,7 @@ from streamingcandle.embedded.letters import EmbeddedLetters
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.embedded.tail import EmbeddedTail
-from streamingcandle.errors import MissingTopicError, SettingsError
+from streamingcandle.errors import MissingTopicError, SettingsError, StreamingCandleError
 from streamingcandle.interfaces import Log, Snapshots, Tail
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.feed import TickProducer
@@ -47,6 +47,7 @@ class _EmbeddedSink:
     def __init__(self, store: EmbeddedStore, topic: str) -> None:
         self._store = store
         self._topic = topic
+        store.ensure_topic(topic, 1)
 
     def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
         self._store.append(self._topic, [(key, value, at_ms, ()) for key, value, at_ms in records])
@@ -93,10 +94,8 @@ class World:
         return Path(self.settings.text("data_dir")) / "log.sqlite3"
 
     def embedded_store(self) -> EmbeddedStore:
-        """The embedded log, its tick topic made where it is missing."""
-        store = EmbeddedStore(self.store_path)
-        store.ensure_topic(self.settings.text("tick_topic"), 1)
-        return store
+        """The embedded log."""
+        return EmbeddedStore(self.store_path)
 
     @property
     def snapshots_topic(self) -> str:
@@ -158,12 +157,20 @@ class World:
         return labels.index(wanted)
 
     def open_log(self, instance: int | None, is_stopping: Callable[[], bool]) -> tuple[Log, Instance]:
-        """The log to run on, and the instance claimed for it: keep both as long as it runs."""
+        """The log to run on, and the instance claimed for it: keep both as long as it runs.
+
+        MissingTopicError where the embedded log has no tick topic; on Kafka the log tells when it is asked.
+        """
         application_id = self.settings.text("application_id")
         if self.settings.bootstrap_servers is None:
             # Its own lock first: a second process is refused rather than made instance 1.
             topic = self.settings.text("tick_topic")
-            log = EmbeddedLog(self.embedded_store(), group=application_id, topic=topic, clock=self.clock)
+            store = self.embedded_store()
+            try:
+                log = EmbeddedLog(store, group=application_id, topic=topic, clock=self.clock)
+            except StreamingCandleError:
+                store.close()
+                raise
             return log, self._claim(application_id, instance)
         claimed = self._claim(application_id, instance)
         settings = self.settings.kafka_settings(claimed.identity(application_id))
