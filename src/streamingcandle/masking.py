@@ -5,6 +5,7 @@ the process), and by form: a password in a URL, a private key, `password=...` as
 where a secret stands in the text of a setting that should have none.
 """
 
+import ctypes
 import json
 import re
 import resource
@@ -21,6 +22,8 @@ VALUE_CHARACTERS_MIN = 4
 """A shorter one is not looked for as such: it would be found in half of all words."""
 SHOWN_MAX = 200
 """Of a value in an error: an operator reads the line, not a page."""
+PR_SET_DUMPABLE = 4
+"""linux/prctl.h."""
 _NAME = re.compile(
     r"passw(?:or)?d|(?<![a-z])pwd|passphrase|secret|api[._-]?key|access[._-]?key|key[._]pem|authorization"
     r"|sasl[._]jaas|sasl[._]oauthbearer[._]config|token",
@@ -118,9 +121,21 @@ def cut(text: str) -> str:
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
-def forbid_core() -> None:
-    """From now on a crash leaves no file of this process's memory, where every secret stands in clear."""
+def is_any_hidden() -> bool:
+    """Whether a secret was given to this process."""
+    return bool(_hidden)
+
+
+def close_memory() -> None:
+    """From now on no other process of this user reads our memory or environment, where every secret stands in clear.
+
+    On Linux; and a crash leaves no file of it anywhere. What tells of a process from outside (`stat`, `statm`,
+    `cmdline`, `limits`) stays readable. A program that is started gets all of it back, and has to ask again.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    ask = getattr(ctypes.CDLL(None), "prctl", None)
+    if ask is not None:
+        ask(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def clean_tracebacks() -> None:

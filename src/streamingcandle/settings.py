@@ -19,7 +19,7 @@ from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.properties import is_known, known, refusal
 from streamingcandle.kafka.rights import rights
-from streamingcandle.masking import cut, hide, hide_within, is_secret, masked
+from streamingcandle.masking import cut, hide, hide_within, is_any_hidden, is_secret, masked
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
 from streamingcandle.settings_names import nearest_name
@@ -60,6 +60,12 @@ class Settings(msgspec.Struct, frozen=True):
         """Brokers, or None for the embedded log."""
         value = self.kafka.get("bootstrap.servers")
         return value.text if value is not None and value.text else None
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether this process holds any: given here, or read by the client library from a file named here."""
+        keys = ("ssl.key.location", "ssl.keystore.location")
+        return is_any_hidden() or any(is_secret(name) or name in keys for name in self.kafka)
 
     @property
     def timeframes(self) -> tuple[Timeframe, ...]:

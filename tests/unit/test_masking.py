@@ -1,7 +1,9 @@
 """Where secrets come from, and that they go nowhere else."""
 
 import json
+import os
 import secrets
+import socket
 import string
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from program import environment, run
 from streamingcandle.masking import STARS, clean, hide, hide_within, masked
 from streamingcandle.settings import load_settings
+from streamingcandle.state.owner import Owner, this_process
 
 VARIABLE = "STREAMINGCANDLE_KAFKA_SASL_PASSWORD"
 CRASH = """
@@ -235,3 +238,37 @@ def test_a_secret_that_is_a_list_in_the_file(tmp_path: Path) -> None:
     path.write_text(f'[kafka]\nsasl.password = ["{first}", "{second}"]\n')
     load_settings({"config": str(path)}, {})
     assert clean(f"{first} {second}") == f"{STARS} {STARS}"
+
+
+READ = """
+import ctypes, resource, sys
+from streamingcandle.cli.world import World
+World({}, is_debug=False).settings
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "is_open"),
+    [
+        ({}, True),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "h:9092"}, True),
+        ({"KAFKA_SASL_PASSWORD": "hunter2"}, False),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "u:hunter2@h:9092"}, False),
+        ({"KAFKA_SSL_KEY_LOCATION": "key.pem"}, False),
+    ],
+)
+def test_memory_with_a_secret_in_it_is_closed(given: dict[str, str], *, is_open: bool) -> None:
+    variables = dict(os.environ) | {f"STREAMINGCANDLE_{name}": text for name, text in given.items()}
+    command = [sys.executable, "-c", READ]
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        dumpable, core = process.stdout.readline().split()
+        # What this program and its tests read of other processes.
+        for name in ("stat", "statm", "cmdline", "limits", f"task/{process.pid}/children"):
+            assert Path(f"/proc/{process.pid}/{name}").read_text() is not None
+        seen = Owner(process.pid, socket.gethostname(), "", "", this_process(0).mark[:36] + "/x").is_running()
+    assert seen is False  # looked at, and another's
+    assert (dumpable == b"1") is is_open
+    assert is_open or core == b"0"

@@ -26,7 +26,7 @@ from streamingcandle.kafka.snapshots import KafkaSnapshots
 from streamingcandle.kafka.tail import KafkaTail
 from streamingcandle.kafka.topics import partition_counts
 from streamingcandle.letters import Letters
-from streamingcandle.masking import clean, forbid_core, is_secret
+from streamingcandle.masking import clean, close_memory
 from streamingcandle.printable import printable, printable_lines
 from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim, instances
@@ -72,8 +72,8 @@ class World:
         """SettingsError is one line."""
         settings = load_settings(self._flags)
         _start_logging(settings.text("log_format"), is_debug=self.is_debug, worker=self.worker)
-        if any(map(is_secret, settings.kafka)):
-            forbid_core()
+        if settings.has_secrets:
+            close_memory()
         for warning in settings.warnings:
             logging.getLogger("streamingcandle.settings").warning(warning)
         return settings
