@@ -12,7 +12,7 @@ import msgspec
 from streamingcandle import pipeline
 from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.progress import restore_progress
-from streamingcandle.cli.workers import run_as_worker, run_workers
+from streamingcandle.cli.workers import check_workers, run_as_worker, run_workers
 from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError
@@ -63,13 +63,13 @@ def run_command(
     if flush and not until_end:
         raise click.UsageError("--flush goes with --until-end")
     supervisor = Supervisor(os.environ)
-    if worker is None:
-        _say_where(world)
     if workers is not None:
         if instance is not None or world.settings.instance_number is not None:
             raise click.UsageError("--instance goes without --workers: each worker is an instance of its own")
         flags = {"--until-end": until_end, "--flush": flush, "--adopt": adopt}
         options = [name for name, is_set in flags.items() if is_set]
+        check_workers(world)
+        _say_where(world)
         return run_workers(world, workers, options, is_until_end=until_end, supervisor=supervisor)
 
     def run(is_stopping: Callable[[], bool], watcher: Watcher) -> None:
@@ -79,6 +79,7 @@ def run_command(
 
     if worker is not None:
         return run_as_worker(world, *worker, run)
+    _say_where(world)
     is_asked = stop_on_signals()
 
     def is_stopping() -> bool:
