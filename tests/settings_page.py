@@ -7,7 +7,7 @@ import platformdirs
 
 from streamingcandle.kafka.client import shown_defaults
 from streamingcandle.settings import KAFKA_PREFIX, PREFIX
-from streamingcandle.settings_table import PROFILES, SETTINGS
+from streamingcandle.settings_table import PROFILES, SETTINGS, Duration, Setting
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 ABOVE = f"""\
@@ -74,9 +74,14 @@ def _default(text: str | None) -> str:
     return f"`{text.replace(own, '<user data folder>')}`" if text else "none"
 
 
+def _what(setting: Setting) -> str:
+    limits = setting.read
+    return f"{setting.what}; from {limits.least} to {limits.most}" if isinstance(limits, Duration) else setting.what
+
+
 def page() -> str:
     """The whole page."""
-    settings = [(f"`{name}`", _default(setting.default), setting.what) for name, setting in SETTINGS.items()]
+    settings = [(f"`{name}`", _default(setting.default), _what(setting)) for name, setting in SETTINGS.items()]
     profiles = [
         (f"`{name}`", ", ".join(f"`{key} = {text}`" for key, text in values.items()) or "the defaults")
         for name, values in PROFILES.items()

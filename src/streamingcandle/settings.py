@@ -17,12 +17,13 @@ from streamingcandle.candles.session import load_calendar
 from streamingcandle.candles.timeframe import Timeframe, parse_timeframes
 from streamingcandle.errors import SettingsError
 from streamingcandle.kafka.client import KafkaSettings
-from streamingcandle.kafka.properties import is_known, nearest, refusal
+from streamingcandle.kafka.properties import is_known, known, refusal
 from streamingcandle.kafka.rights import rights
-from streamingcandle.masking import hide, hide_within, is_secret, masked
+from streamingcandle.masking import cut, hide, hide_within, is_any_hidden, is_secret, masked
 from streamingcandle.partition import PathSettings, Topics
 from streamingcandle.settings_file import read_settings_file
-from streamingcandle.settings_secrets import read_secrets, warn_if_open
+from streamingcandle.settings_names import nearest_name
+from streamingcandle.settings_secrets import check_location, read_secrets, warn_if_open
 from streamingcandle.settings_table import DEFAULT_PROFILE, PROFILES, SETTINGS, duration_ms, start_ms
 from streamingcandle.settings_timeframes import above, read_graces, renamed
 
@@ -59,6 +60,12 @@ class Settings(msgspec.Struct, frozen=True):
         """Brokers, or None for the embedded log."""
         value = self.kafka.get("bootstrap.servers")
         return value.text if value is not None and value.text else None
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether this process holds any: given here, or read by the client library from a file named here."""
+        keys = ("ssl.key.location", "ssl.keystore.location")
+        return is_any_hidden() or any(is_secret(name) or name in keys for name in self.kafka)
 
     @property
     def timeframes(self) -> tuple[Timeframe, ...]:
@@ -101,15 +108,31 @@ class Settings(msgspec.Struct, frozen=True):
 
     def _fields(self) -> Fields:
         """`price=ltp,token=instrument_token`: other JSON names than 5paisa's."""
-        names = dict(part.partition("=")[::2] for part in self.text("fields").split(",") if part)
+        names: dict[str, str] = {}
         known = Fields.__struct_fields__
-        for name, text in names.items():
-            if not text:
-                raise SettingsError(f"fields: {name!r} has no name in the JSON; write {name}=NAME, like price=ltp")
-            if name not in known:
-                nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise SettingsError(f"fields: {name!r} is none of {', '.join(known)}; nearest: {nearest}")
-        return Fields(**names)
+        for part in filter(str.strip, self.text("fields").split(",")):
+            meaning, name = (side.strip() for side in part.partition("=")[::2])
+            if not name:
+                raise SettingsError(
+                    f"fields: {cut(meaning)!r} has no name in the JSON; write {cut(meaning)}=NAME, like price=ltp"
+                )
+            if meaning not in known:
+                nearest = get_close_matches(cut(meaning), known, n=1, cutoff=0.0)[0]
+                raise SettingsError(f"fields: {cut(meaning)!r} is none of {', '.join(known)}; nearest: {nearest}")
+            if meaning in names:
+                message = f"fields: {meaning} is {cut(names[meaning])!r} and {cut(name)!r}; give it one name"
+                raise SettingsError(message)
+            names[meaning] = name
+        fields = Fields(**names)
+        homes: dict[str, str] = {}
+        for meaning in known:
+            name = getattr(fields, meaning)
+            first = homes.setdefault(name, meaning)
+            if first != meaning:
+                raise SettingsError(
+                    f"fields: {first} and {meaning} would both be read from {cut(name)!r}; name one anew"
+                )
+        return fields
 
     def topics(self) -> Topics:
         """Topic names; SettingsError where two things would share one."""
@@ -181,13 +204,14 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     for name, text in file_kafka.items():
         hide_within(text)
         if path and is_secret(name):
-            hide(text)
+            for part in (text, *text.split(",")):  # a list in the file
+                hide(part)
             warn_if_open(Path(path), f"{name} in the settings file", warnings)
     profile = flags.get("profile") or environment.get(PREFIX + "PROFILE") or DEFAULT_PROFILE
     if profile not in PROFILES and profile not in file_profiles:
         choices = [*PROFILES, *file_profiles]
-        nearest = get_close_matches(profile, choices, n=1, cutoff=0.0)[0]
-        raise SettingsError(f"profile {profile!r}: none of {', '.join(choices)}; nearest: {nearest}")
+        nearest = get_close_matches(cut(profile), choices, n=1, cutoff=0.0)[0]
+        raise SettingsError(f"profile {cut(profile)!r}: none of {', '.join(choices)}; nearest: {nearest}")
 
     layers: list[tuple[str, Mapping[str, str]]] = [
         ("default", {name: setting.default or "" for name, setting in SETTINGS.items()}),
@@ -254,7 +278,7 @@ def _checked(name: str, text: str, origin: str) -> str:
         return SETTINGS[name].read(text)
     except ValueError as error:
         where = PREFIX + name.upper() if origin == "environment" else name
-        raise SettingsError(f"{where}={text!r} ({origin}): {error}") from None
+        raise SettingsError(f"{where}={cut(text)!r} ({origin}): {cut(str(error))}") from None
 
 
 def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
@@ -266,8 +290,7 @@ def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> di
         if name in SETTINGS:
             found[name] = text
         elif name not in _CONTROL:
-            nearest = get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
-            warnings.append(f"variable {variable} is not known, ignored; nearest: {PREFIX}{nearest.upper()}")
+            warnings.append(f"variable {cut(variable)} is not known, ignored; nearest: {_nearest_variable(name)}")
     return found
 
 
@@ -283,14 +306,21 @@ def _client_properties(
         if is_known(name):
             found[name] = Value(text, origin)
         else:
-            near = _place(nearest(name), "environment")
-            warnings.append(f"variable {variable} names no client property, ignored; nearest: {near}")
+            near = _nearest_variable("kafka_" + name.replace(".", "_"))
+            warnings.append(f"variable {cut(variable)} names no client property, ignored; nearest: {near}")
     for name, value in found.items():
         reason = refusal(name, value.text)
         if reason is not None:
             where = _place(name, value.origin)
-            raise SettingsError(f"{where}={masked(name, value.text)!r} ({value.origin}): {reason}")
+            raise SettingsError(f"{where}={cut(masked(name, value.text))!r} ({value.origin}): {cut(reason)}")
+        if name.endswith(".location"):
+            check_location(_place(name, value.origin), Path(value.text))
     return found
+
+
+def _nearest_variable(name: str) -> str:
+    client = (f"kafka_{other.replace('.', '_')}" for other in known())
+    return PREFIX + nearest_name(cut(name), [*SETTINGS, *_CONTROL, *client]).upper()
 
 
 def _place(name: str, origin: str) -> str:

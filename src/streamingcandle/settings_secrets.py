@@ -6,9 +6,12 @@ from pathlib import Path
 
 from streamingcandle.errors import SettingsError
 from streamingcandle.masking import hide, hide_within, is_secret
+from streamingcandle.text_file import NOT_REGULAR, read_text
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """systemd's own variable: a folder with a file a credential."""
+SECRET_MAX_BYTES = 131_072
+"""What the kernel lets a variable hold; a key with its whole chain of certificates has a tenth."""
 
 
 def read_secrets(
@@ -44,7 +47,7 @@ def read_secrets(
 
 def _text(what: str, path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_text(path, SECRET_MAX_BYTES).strip()
     except OSError as error:
         # The value itself in the place of its file's name is a slip that would put it into a log.
         shown = path if "/" in str(path) else "what it names"
@@ -54,6 +57,15 @@ def _text(what: str, path: Path) -> str:
     if not text:
         raise SettingsError(f"{what}: {path}: empty; write the value into it")
     return text
+
+
+def check_location(what: str, path: Path) -> None:
+    """SettingsError for a pipe or a device: the client library reads to an end that may never come.
+
+    What is not there, and folders, are its own to tell of.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SettingsError(f"{what}: {path}: {NOT_REGULAR}; give a file")
 
 
 def warn_if_open(path: Path, what: str, warnings: list[str]) -> None:

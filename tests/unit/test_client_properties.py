@@ -88,7 +88,8 @@ def test_values_refused_together_are_exit_2(
     variables = environment("t", tmp_path, "127.0.0.1:1")
     done = run(variables | {f"STREAMINGCANDLE_KAFKA_{name}": text for name, text in given.items()}, *command)
     assert done.returncode == 2
-    (line,) = done.stderr.decode().splitlines()
+    *where, line = done.stderr.decode().splitlines()
+    assert len(where) == (command == ("run",))
     assert said in line
     assert "STREAMINGCANDLE_KAFKA_S" in line
 

@@ -1,15 +1,22 @@
 """Where secrets come from, and that they go nowhere else."""
 
 import json
+import os
 import secrets
+import socket
+import string
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from program import environment, run
 from streamingcandle.masking import STARS, clean, hide, hide_within, masked
+from streamingcandle.settings import load_settings
+from streamingcandle.state.owner import Owner, this_process
 
 VARIABLE = "STREAMINGCANDLE_KAFKA_SASL_PASSWORD"
 CRASH = """
@@ -124,3 +131,144 @@ def test_credentials_of_systemd(tmp_path: Path) -> None:
     done = run(variables, "config", "show")
     assert done.returncode == 2
     assert b"credential kafka_sasl_password: " in done.stderr
+
+
+FORMS = (
+    "https://{}@host/x",
+    "see https://{}@host:8080, then",
+    "http://u:{}@host",
+    "mongodb://u:{}@h",
+    "mongodb://u:12345/{}@h",
+    "postgresql://u:{}/x@h:5432/db",
+    "u:{}@broker-1:9092,u:{}@broker-2:9092",
+    "bootstrap.servers=u:{}@10.0.0.1:9092",
+    "Failed to resolve 'u:{}@broker:9092'",
+    "pwd={}",
+    "PWD: {}",
+    "user=a;pass={};x=1",
+    "api_key={}",
+    "apikey={}&x=1",
+    "x-api-key: {}",
+    "aws_secret_access_key = {}",
+    "access_token={}",
+    "password: {}",
+    "password:{}",
+    "  - password:   {}\n  - user: x",
+    "SASL_PASSWORD: {}",
+    "secret:\t{}",
+    '"password": "{}"',
+    "{{'password': '{}', 'x': 1}}",
+    "{{'sasl.password': ['{}', '{}']}}",
+    '{{"passwd": ["{}", "a] b"], "x": 1}}',
+    '"api_key":"{}"',
+    '{{"m": "{{\\"password\\": \\"{}\\"}}"}}',
+    'required username="u" password="{}";',
+    "password='{}'",
+    "Authorization: Bearer {}",
+    "Authorization: Basic {}",
+    '{{"authorization": "Bearer {}"}}',
+    "sent Bearer {} to",
+    "https://h/x?token={}&y=1",
+    "https://h/x?y=1&sig={}",
+    "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----",
+)
+BARE = string.ascii_letters + string.digits + "-._~+"
+"""What can stand in each form without an escape of its own."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(secret=st.text(BARE, min_size=9, max_size=40).filter(lambda text: len(set(text)) > 5))
+def test_nothing_of_a_secret_is_left(form: str, secret: str) -> None:
+    said = clean(form.replace("{{", "{").replace("}}", "}").replace("{}", secret))
+    assert STARS in said
+    pieces = {secret[at : at + 4] for at in range(len(secret) - 3)}
+    assert not [piece for piece in pieces if piece in said and piece not in form], said
+
+
+@pytest.mark.parametrize("secret", ['p"q\\"r', "p w", "p;q,r&s", "a]b", "p@q", "/p/q", "p:q"])
+def test_a_quoted_secret_may_hold_anything(secret: str) -> None:
+    quoted = f"password={json.dumps(secret)}; x"
+    assert clean(quoted) == f'password="{STARS}"; x'
+    assert clean(f"{{'a': {json.dumps({'secret': [secret]})}}}") == f"{{'a': {{\"secret\": {STARS}}}}}"
+
+
+INNOCENT = (
+    "N:C:2885",
+    "topic[3]@812",
+    "forwardtesting-data[3]@812: N:C:2885 without a key",
+    "tick 3@120 of N:C:2885",
+    "ticks:3@120",
+    "broker-1:9092,broker-2:9092",
+    "SASL_SSL://b1:9093,SASL_SSL://b2:9093",
+    "http://127.0.0.1:8710/chart?instrument=N:C:2885&from=1",
+    "http://broker:9092/a@b",
+    "https://example.com/a/b@v2.1",
+    "/var/lib/kafka-streams/streamingcandle/instance-0/lock",
+    "fields: price=ltp,token=instrument_token",
+    '{"Exch":"N","ExchType":"C","Token":2885,"LastRate":1.5}',
+    "KAFKA_SASL_PASSWORD_FILE: /run/secrets/x: empty; write the value into it",
+    "credential kafka_sasl_password: /run/credentials/x: empty",
+    "nearest: STREAMINGCANDLE_KAFKA_SASL_PASSWORD",
+    "wrong password or mechanism",
+    "my-secret:9092,other:9092",
+    "2026-01-02 09:15:00.500 INFO ready",
+    "mail to ops@example.com",
+    "key 2885 of topic a, compass=north, bypass: on",
+    "sasl.mechanism=SCRAM-SHA-512",
+)
+
+
+@pytest.mark.parametrize("text", INNOCENT)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert clean(text) == text
+    hide_within(text)
+    assert clean(text) == text
+
+
+def test_a_login_alone_is_a_token_only_when_it_is_long() -> None:
+    token = secrets.token_hex(8)
+    hide_within(f"https://{token}@host and kafka://candler@host")
+    assert clean(f"{token} candler") == f"{STARS} candler"
+
+
+def test_a_secret_that_is_a_list_in_the_file(tmp_path: Path) -> None:
+    first, second = secrets.token_hex(6), secrets.token_hex(6)
+    path = tmp_path / "settings.toml"
+    path.write_text(f'[kafka]\nsasl.password = ["{first}", "{second}"]\n')
+    load_settings({"config": str(path)}, {})
+    assert clean(f"{first} {second}") == f"{STARS} {STARS}"
+
+
+READ = """
+import ctypes, resource, sys
+from streamingcandle.cli.world import World
+World({}, is_debug=False).settings
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "is_open"),
+    [
+        ({}, True),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "h:9092"}, True),
+        ({"KAFKA_SASL_PASSWORD": "hunter2"}, False),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "u:hunter2@h:9092"}, False),
+        ({"KAFKA_SSL_KEY_LOCATION": "key.pem"}, False),
+    ],
+)
+def test_memory_with_a_secret_in_it_is_closed(given: dict[str, str], *, is_open: bool) -> None:
+    variables = dict(os.environ) | {f"STREAMINGCANDLE_{name}": text for name, text in given.items()}
+    command = [sys.executable, "-c", READ]
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        dumpable, core = process.stdout.readline().split()
+        # What this program and its tests read of other processes.
+        for name in ("stat", "statm", "cmdline", "limits", f"task/{process.pid}/children"):
+            assert Path(f"/proc/{process.pid}/{name}").read_text() is not None
+        seen = Owner(process.pid, socket.gethostname(), "", "", this_process(0).mark[:36] + "/x").is_running()
+    assert seen is False  # looked at, and another's
+    assert (dumpable == b"1") is is_open
+    assert is_open or core == b"0"

@@ -27,12 +27,15 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from streamingcandle.errors import SettingsError
+from streamingcandle.text_file import read_text
 
 DAY_MS = 86_400_000
 FOREVER_MS = -(2**63)
 """Where the first UTC offset begins."""
 DAY_END = 2_932_897
 """10000-01-01: the day after the last that the kernel knows."""
+TABLE_MAX_BYTES = 4_000_000
+"""Ten years of holidays of a hundred exchanges have half of it; reading as much takes some seconds."""
 LOOK_BACK_DAYS = 400
 """How far back the last session is looked for."""
 WEEKDAYS = 0b0011111
@@ -176,9 +179,10 @@ def load_calendar(override: Path | None = None) -> Calendar:
     groups = _read_groups(shipped, "sessions.csv (shipped)")
     if override is not None:
         try:
-            text = override.read_text(encoding="utf-8-sig")
+            text = read_text(override, TABLE_MAX_BYTES, "utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            message = f"{override}: cannot read this table of sessions ({error}); give the path of a UTF-8 text file"
+            why = error.strerror if isinstance(error, OSError) else error
+            message = f"{override}: cannot read this table of sessions ({why}); give the path of a UTF-8 text file"
             raise SettingsError(message) from error
         groups |= _read_groups(text, str(override))
     _check_zones(groups)

@@ -14,6 +14,7 @@ import click
 from streamingcandle.cli.options import examples
 from streamingcandle.errors import OutsideError, StreamingCandleError
 from streamingcandle.masking import clean, clean_tracebacks
+from streamingcandle.printable import printable
 
 logger = logging.getLogger("streamingcandle")
 
@@ -89,12 +90,17 @@ def cli(context: click.Context, config: str | None, profile: str | None, *, debu
     context.obj = World({"config": config, "profile": profile}, is_debug=debug)
 
 
+def _say(line: str) -> None:
+    """One line, without secrets and without what a terminal would obey."""
+    click.echo(printable(clean(line)), err=True)
+
+
 def _tell(error: click.ClickException) -> None:
     """One line, as our own errors are, in place of click's three."""
     said = " ".join(error.format_message().split()).removesuffix(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "streamingcandle"
-    click.echo(clean(f"{path}: {said}; see `{path} --help`"), err=True)
+    _say(f"{path}: {said}; see `{path} --help`")
 
 
 def _leave(code: int) -> NoReturn:
@@ -130,15 +136,12 @@ def main() -> None:
     except StreamingCandleError as error:
         if "--debug" in sys.argv:
             raise
-        click.echo(clean(f"streamingcandle: {error}"), err=True)
+        _say(f"streamingcandle: {error}")
         _leave(error.exit_code)
     except OSError as error:
         if "--debug" in sys.argv:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(
-            clean(f"streamingcandle: {where}{error.strerror or error}; make room or access, --debug tells where"),
-            err=True,
-        )
+        _say(f"streamingcandle: {where}{error.strerror or error}; make room or access, --debug tells where")
         _leave(OutsideError.exit_code)
     _leave(code if isinstance(code, int) else 0)

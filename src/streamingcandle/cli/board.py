@@ -37,8 +37,12 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 def name_of(key: str, candle: Candle) -> str:
-    """What people call the instrument; its key where the feed does not say. Never what a terminal would obey."""
-    text = candle.company_name or key
+    """What people call the instrument; its key where the feed does not say."""
+    return shown(candle.company_name or key)
+
+
+def shown(text: str) -> str:
+    """What a terminal would obey is a question mark: as many cells as characters, so that columns stand."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.murmur2 import partition_of
-from streamingcandle.cli.instruments import LIST_HINT, Holding, chosen, containing, holdings, is_key, printable
+from streamingcandle.cli.instruments import LIST_HINT, Holding, chosen, containing, holdings, is_key, printable_cell
 from streamingcandle.cli.options import examples, time_ms
 from streamingcandle.cli.world import World
 from streamingcandle.embedded.store import EmbeddedStore
@@ -228,7 +228,7 @@ def _write_list(found: list[Holding], form: str, path: Path | None) -> None:
         elif form == "csv":
             writer = csv.writer(out)
             writer.writerow(columns)
-            writer.writerows(map(printable, row) if out.isatty() else row for row in rows)
+            writer.writerows(map(printable_cell, row) if out.isatty() else row for row in rows)
         else:
             _print_table(("instrument", "company", "first", "to"), rows, out)
 
@@ -285,7 +285,7 @@ def _write(candles: Iterable[Candle], form: str, out: TextIO, kind: type[Candle]
         writer.writeheader()
         for candle in candles:
             row = json.loads(_encoder.encode(candle), parse_float=Decimal)
-            writer.writerow({name: printable(cell) for name, cell in row.items()} if out.isatty() else row)
+            writer.writerow({name: printable_cell(cell) for name, cell in row.items()} if out.isatty() else row)
         return
     columns = ("start", "end", "open", "high", "low", "close", "volume", "ticks", "complete", "revised")
     rows = (_row(candle) for candle in candles)

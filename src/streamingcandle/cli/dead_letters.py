@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from streamingcandle.cli.options import as_json, examples, time_ms
+from streamingcandle.cli.options import as_json, examples, say, say_json, time_ms
 from streamingcandle.cli.world import World, stop_on_signals
-from streamingcandle.errors import CheckError
+from streamingcandle.errors import CheckError, SettingsError
 from streamingcandle.letters import StoredLetter
 from streamingcandle.ops.dead_letters import Mailbox, Wanted
+from streamingcandle.printable import printable, printable_lines
 
 BEGINNING_BYTES = 60
 ROWS_MAX = 1_000
@@ -133,7 +134,7 @@ def ls_command(
             counts[letter.reason] += 1
             done += is_done
             if is_json:
-                click.echo(msgspec.json.encode(_described(letter, is_done=is_done)))
+                say_json(msgspec.json.encode(_described(letter, is_done=is_done)))
                 continue
             state = "put back" if is_done else "cut" if letter.is_cut else ""
             size = f"{letter.size_bytes:,}"
@@ -144,11 +145,11 @@ def ls_command(
     if rows:
         _print_table(rows)
     total = counts.total()
-    parts = [", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"]
+    parts = [", ".join(f"{count} {printable(name)}" for name, count in counts.most_common()) or "none"]
     if done:
         parts.append(f"{done} of {total} put back")
     if there:
-        parts.append(f"reasons there: {', '.join(sorted(there))}")
+        parts.append(f"reasons there: {', '.join(map(printable, sorted(there)))}")
     if not is_json and total > ROWS_MAX:
         parts.append(f"shown are the last {ROWS_MAX}, --json has all")
     click.echo("; ".join(parts), err=True)
@@ -164,7 +165,7 @@ def _print_table(rows: deque[tuple[str, ...]]) -> None:
         table.add_column(column, justify="right" if column == "bytes" else "left", no_wrap=True)
     for row in rows:
         # What others wrote is no markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
@@ -200,9 +201,10 @@ def show_command(world: World, source: str, form: str | None, *, late: bool, is_
         )
     for letter, is_done in found:
         if form == "raw":
+            _check_raw(letter)
             click.echo(letter.value or b"", nl=False)
         elif is_json:
-            click.echo(msgspec.json.encode(_whole(letter, is_done=is_done)))
+            say_json(msgspec.json.encode(_whole(letter, is_done=is_done)))
         else:
             _print_letter(letter, form, is_done=is_done)
 
@@ -220,14 +222,14 @@ def _whole(letter: StoredLetter, *, is_done: bool) -> dict[str, object]:
 def _print_letter(letter: StoredLetter, form: str | None, *, is_done: bool) -> None:
     key = None if letter.key is None else letter.key.decode(errors="backslashreplace")
     lines = [
-        ("source", f"{letter.topic}[{letter.source.partition}]@{letter.source.offset}"),
+        ("source", f"{printable(letter.topic)}[{letter.source.partition}]@{letter.source.offset}"),
         ("time", _time(letter.timestamp_ms)),
         ("kept", _time(letter.kept_ms)),
-        ("reason", letter.reason),
+        ("reason", printable(letter.reason)),
         ("put back", "yes" if is_done else "no"),
-        ("key", "none" if key is None else _printable(key)),
+        ("key", "none" if key is None else printable(key)),
         *(
-            (f"header {_printable(name)}", _printable((text or b"").decode(errors="backslashreplace")))
+            (f"header {printable(name)}", printable((text or b"").decode(errors="backslashreplace")))
             for name, text in letter.headers
         ),
     ]
@@ -235,14 +237,18 @@ def _print_letter(letter: StoredLetter, form: str | None, *, is_done: bool) -> N
     size = f"{letter.size_bytes} bytes"
     lines.append(("size", f"{size}, cut to {len(value)}, sha256 {letter.sha256}" if letter.is_cut else size))
     for name, text in lines:
-        click.echo(f"{name}\t{text}")
+        say(f"{name}\t{text}")
     click.echo()
-    click.echo(_shown(value, form or ("text" if _is_text(value) else "hex")))
+    shown = _shown(value, form or ("text" if _is_text(value) else "hex"))
+    click.echo(printable_lines(shown) if sys.stdout.isatty() else shown, color=True)
 
 
-def _printable(text: str) -> str:
-    """On one line, and nothing in it that a terminal obeys."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+def _check_raw(letter: StoredLetter) -> None:
+    """SettingsError where a terminal would obey what is in there."""
+    if sys.stdout.isatty() and not _is_text(letter.value or b""):
+        raise SettingsError(
+            f"--as raw: {letter.source} has bytes that a terminal obeys; send it to a file with `>`, or take --as hex"
+        )
 
 
 def _is_text(value: bytes) -> bool:

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from streamingcandle.candles.session import DAY_MS, Calendar
-from streamingcandle.cli.options import as_json, examples
+from streamingcandle.cli.options import as_json, examples, say
 from streamingcandle.cli.world import World
 from streamingcandle.errors import CheckError, SettingsError
 from streamingcandle.masking import clean
@@ -33,7 +33,7 @@ def doctor_command(world: World, *, is_json: bool) -> None:
         click.echo(msgspec.json.encode({"checks": found, "faults": faults, "warnings": warnings}))
     else:
         for finding in found:
-            click.echo("\t".join([finding.state, finding.check, _line(finding)]))
+            say("\t".join([finding.state, finding.check, _line(finding)]))
     if faults:
         raise CheckError(f"doctor: faults: {faults}, warnings: {warnings}; each line says what to do")
 

@@ -7,6 +7,7 @@ import msgspec
 
 from streamingcandle.candles.instrument import parse_instrument
 from streamingcandle.errors import CheckError, SettingsError
+from streamingcandle.printable import printable
 
 CANDIDATES_MAX = 10
 NEAREST_MAX = 3
@@ -34,17 +35,15 @@ class Holding(msgspec.Struct, rename="camel"):
     def label(self) -> str:
         """For a line of text."""
         name = "" if self.company_name is None else f" ({self.company_name})"
-        return str(printable(self.instrument + name))
+        return printable(self.instrument + name)
 
 
 _decoder = msgspec.json.Decoder(_Candle)
 
 
-def printable(cell: object) -> object:
+def printable_cell(cell: object) -> object:
     """The same for a terminal: a feed's names may hold codes that it would obey."""
-    return (
-        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell) if isinstance(cell, str) else cell
-    )
+    return printable(cell) if isinstance(cell, str) else cell
 
 
 def holdings(records: Iterable[tuple[bytes, bytes]]) -> dict[str, Holding]:

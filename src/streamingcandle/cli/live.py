@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import click
 import msgspec
 
 from streamingcandle.candles.candle import Candle
 from streamingcandle.candles.instrument import Instrument
 from streamingcandle.candles.rules import Rules
 from streamingcandle.cli.board import Board, Row, name_of
+from streamingcandle.cli.options import say, say_json
 from streamingcandle.cli.screen import View, frame, rows_shown
 from streamingcandle.cli.terminal import Terminal
 from streamingcandle.errors import SettingsError
@@ -201,7 +201,7 @@ def tell_lines(watch: Watch, shown: Shown, clock: Clock, *, is_stopping: Callabl
     next_ms, is_checked = 0, False
 
     def tell(key: str, candle: Candle, state: str) -> None:
-        click.echo(_as_json(key, candle, state) if is_json else _as_text(key, candle, state))
+        _say(key, candle, state, is_json=is_json)
 
     while not is_stopping():
         closed = watch.turn(TURN_S)
@@ -223,11 +223,10 @@ def tell_lines(watch: Watch, shown: Shown, clock: Clock, *, is_stopping: Callabl
         next_ms = clock.monotonic_ms() + LINES_MS
 
 
-def _as_json(key: str, candle: Candle, state: str) -> str:
-    return msgspec.json.encode({"instrument": key, "state": state, **msgspec.to_builtins(candle)}).decode()
-
-
-def _as_text(key: str, candle: Candle, state: str) -> str:
+def _say(key: str, candle: Candle, state: str, *, is_json: bool) -> None:
+    if is_json:
+        say_json(msgspec.json.encode({"instrument": key, "state": state, **msgspec.to_builtins(candle)}))
+        return
     start = candle.human_readable_start_time[:19]
     prices = (candle.open, candle.high, candle.low, candle.close, candle.volume)
-    return "\t".join((key, name_of(key, candle), candle.timeframe, start, *map(str, prices), state))
+    say("\t".join((key, name_of(key, candle), candle.timeframe, start, *map(str, prices), state)))

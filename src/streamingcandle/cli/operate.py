@@ -3,6 +3,8 @@
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import click
 import msgspec
@@ -10,20 +12,22 @@ import msgspec
 from streamingcandle import pipeline
 from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.progress import restore_progress
-from streamingcandle.cli.workers import run_as_worker, run_workers
+from streamingcandle.cli.workers import check_workers, run_as_worker, run_workers
 from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError
-from streamingcandle.interfaces import Log
+from streamingcandle.interfaces import Clock, Log
+from streamingcandle.kafka.exposure import exposures
 from streamingcandle.kafka.log import KafkaLog
 from streamingcandle.kafka.snapshots import CONFIG as SNAPSHOTS_CONFIG
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
 from streamingcandle.ops.systemd import Supervisor
-from streamingcandle.ops.turn import Turn, TurnFile, Watcher, progress_of
+from streamingcandle.ops.turn import Progress, Turn, TurnFile, Watcher, progress_of
 from streamingcandle.partition import PathSettings
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
@@ -64,6 +68,8 @@ def run_command(
             raise click.UsageError("--instance goes without --workers: each worker is an instance of its own")
         flags = {"--until-end": until_end, "--flush": flush, "--adopt": adopt}
         options = [name for name, is_set in flags.items() if is_set]
+        check_workers(world)
+        _say_where(world)
         return run_workers(world, workers, options, is_until_end=until_end, supervisor=supervisor)
 
     def run(is_stopping: Callable[[], bool], watcher: Watcher) -> None:
@@ -73,6 +79,7 @@ def run_command(
 
     if worker is not None:
         return run_as_worker(world, *worker, run)
+    _say_where(world)
     is_asked = stop_on_signals()
 
     def is_stopping() -> bool:
@@ -102,31 +109,25 @@ def _run(
         turn.waited()
         return is_stopping()
 
-    log, claimed = world.open_log(instance, is_waiting_over)
+    opened = _await_topic(world, lambda: world.open_log(instance, is_waiting_over), is_waiting_over)
+    if opened is None:
+        return
+    log, claimed = opened
     if claimed.path is not None:
         turn.watch(TurnFile(claimed.path))
-    hold_at_ms = give_back_at_ms = 0
+    chores = _regularly(world.clock, (HOLD_MS, claimed.hold), (GIVE_BACK_MS, memory.give_back))
 
     def turned(path: pipeline.Path) -> None:
         if turn.is_due:
-            is_shared = log.has_share if isinstance(log, KafkaLog) else bool(path.partitions)
-            ends = log.known_ends(path.partitions)
-            held = path.partitions.values()
-            turn.turned(progress_of(held, ends, wall_ms=world.clock.wall_ms(), is_shared=is_shared))
+            turn.turned(_progress(world, log, path))
 
     def is_over() -> bool:
-        nonlocal hold_at_ms, give_back_at_ms
-        now_ms = world.clock.monotonic_ms()
-        if now_ms >= hold_at_ms:
-            hold_at_ms = now_ms + HOLD_MS
-            claimed.hold()
-        if now_ms >= give_back_at_ms:
-            give_back_at_ms = now_ms + GIVE_BACK_MS
-            memory.give_back()
+        chores()
         return is_stopping()
 
     try:
-        _await_topic(world, log, is_waiting_over)
+        if _await_topic(world, log.partitions, is_waiting_over) is None:
+            return
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
@@ -137,13 +138,33 @@ def _run(
         claimed.release()
 
 
-def _await_topic(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:
-    """Return when the tick topic is there; MissingTopicError after the setting `wait`."""
+def _regularly(clock: Clock, *chores: tuple[int, Callable[[], None]]) -> Callable[[], None]:
+    """For every turn of the loop: each chore as often as its ms say."""
+    due_ms = [0] * len(chores)
+
+    def do_what_is_due() -> None:
+        now_ms = clock.monotonic_ms()
+        for index, (every_ms, chore) in enumerate(chores):
+            if now_ms >= due_ms[index]:
+                due_ms[index] = now_ms + every_ms
+                chore()
+
+    return do_what_is_due
+
+
+def _progress(world: World, log: Log, path: pipeline.Path) -> Progress:
+    is_shared = log.has_share if isinstance(log, KafkaLog) else bool(path.partitions)
+    ends = log.known_ends(path.partitions)
+    return progress_of(path.partitions.values(), ends, wall_ms=world.clock.wall_ms(), is_shared=is_shared)
+
+
+def _await_topic(world: World, ask: Callable[[], Answer], is_stopping: Callable[[], bool]) -> Answer | None:
+    """The answer once the tick topic is there; MissingTopicError after the setting `wait`, None at a stop."""
     until_ms = world.clock.monotonic_ms() + world.settings.duration_ms("wait")
     is_told = False
     while not is_stopping():
         try:
-            log.partitions()
+            return ask()
         except MissingTopicError as error:
             if world.clock.monotonic_ms() >= until_ms:
                 raise
@@ -151,8 +172,25 @@ def _await_topic(world: World, log: Log, is_stopping: Callable[[], bool]) -> Non
                 logger.warning("waiting up to %s: %s", world.settings.text("wait"), error)
                 is_told = True
             world.clock.sleep_ms(TOPIC_PROBE_MS)
-        else:
-            return
+    return None
+
+
+def _say_where(world: World) -> None:
+    """Where this run reads, writes and keeps: a setting that did not arrive is seen here."""
+    settings, topics = world.settings, world.settings.topics()
+    brokers = settings.bootstrap_servers
+    place = f"the embedded log {world.store_path}" if brokers is None else f"the brokers {brokers}"
+    application_id = settings.text("application_id")
+    logger.info(
+        "reads %s of %s as group %s; writes %s; keeps its state in %s",
+        topics.ticks,
+        place,
+        application_id,
+        ", ".join(topics.candles),
+        Path(settings.text("state_dir"), application_id),
+    )
+    for exposure in exposures(settings.kafka_settings(application_id)):
+        logger.warning("%s; %s", exposure.what, exposure.do)
 
 
 @click.group("topics")

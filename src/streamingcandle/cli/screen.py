@@ -10,7 +10,7 @@ import msgspec
 from rich.cells import cell_len, set_cell_size
 
 from streamingcandle.candles.candle import Candle
-from streamingcandle.cli.board import Revision, Row, name_of
+from streamingcandle.cli.board import Revision, Row, name_of, shown
 from streamingcandle.ops.watch import Standing
 
 NAME_MIN, NAME_MAX = 8, 24
@@ -64,19 +64,19 @@ def frame(view: View, width: int, height: int) -> list[Line]:
     lines = [_head(view, width)]
     if height >= FIGURES_FROM:
         lines.append(_figures(view, width))
-    shown = view.rows[view.first : view.first + rows_shown(height)]
+    visible = view.rows[view.first : view.first + rows_shown(height)]
     columns = _columns(view, width)
     if height >= HEADS_FROM:
         lines.append([Span(_joined([column.head for column in columns], columns), "heads")])
-    lines += [_row_line(row, columns) for row in shown]
-    lines += [[]] * (rows_shown(height) - len(shown))
+    lines += [_row_line(row, columns) for row in visible]
+    lines += [[]] * (rows_shown(height) - len(visible))
     if _revisions_shown(height):
         recent = [_revision_line(revision) for revision in list(view.revisions)[-_revisions_shown(height) :]]
         recent = recent or [[Span("no late tick has changed a closed candle yet", "dim")]]
         lines += reversed(recent)
         lines += [[]] * (_revisions_shown(height) - len(recent))
     if height >= FOOT_FROM:
-        lines.append(_foot(view, len(shown), width))
+        lines.append(_foot(view, len(visible), width))
     return [_fitted(line, width) for line in lines[:height]]
 
 
@@ -126,10 +126,10 @@ def _figures(view: View, width: int) -> Line:
     return line
 
 
-def _foot(view: View, shown: int, width: int) -> Line:
+def _foot(view: View, count: int, width: int) -> Line:
     if view.remark:
-        return [Span(view.remark, "warning")]
-    place = f"{view.first + 1}-{view.first + shown} of {len(view.rows)}"
+        return [Span(shown(view.remark), "warning")]
+    place = f"{view.first + 1}-{view.first + count} of {len(view.rows)}"
     keys = f"q quit · 1-{len(view.timeframes)} ←→ timeframe · ↑↓ rows" if view.has_keys else "ctrl-c quit"
     gap = width - cell_len(keys) - len(place)
     return [Span(keys, "dim"), Span(" " * gap), Span(place, "dim")] if gap > 1 else [Span(keys, "dim")]
@@ -163,7 +163,7 @@ def _columns(view: View, width: int) -> list[_Column]:
     state = column("state", [_state(row, seconds=seconds) for row in rows], is_right=False)
     state = state._replace(width=max(state.width, len("revised 00:00")))
     spark = _Column("closes", SPARK_MIN, is_right=False, texts={})
-    key = column("key", [row.key for row in rows], is_right=False)
+    key = column("key", [shown(row.key) for row in rows], is_right=False)
     optional = [[start], [prices["open"], prices["high"], prices["low"]], [volume], [spark], [state], [key]]
     chosen = {"instrument", "close"}
     left = width - 2 - name.width - 1 - prices["close"].width

@@ -10,7 +10,7 @@ import confluent_kafka
 import msgspec
 
 from streamingcandle import __version__
-from streamingcandle.cli.options import as_json, examples
+from streamingcandle.cli.options import as_json, examples, say
 from streamingcandle.cli.world import World
 from streamingcandle.kafka.client import shown_defaults
 from streamingcandle.masking import masked
@@ -98,7 +98,7 @@ def config_command(world: World, profile: str | None, *, is_json: bool) -> None:
     click.echo(f"profile\t{settings.profile}")
     for row in rows:
         differs = f"\tin {DEFAULT_PROFILE}: {others[row[0]] or 'none'}" if row[0] in others else ""
-        click.echo("\t".join(row) + differs)
+        say("\t".join(row) + differs)
 
 
 @click.command("version", epilog=examples("version", "version --json"))

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from streamingcandle.cli.backup import backup_command, restore_command
-from streamingcandle.cli.options import as_json, examples
+from streamingcandle.cli.options import as_json, examples, say
 from streamingcandle.cli.world import World
 from streamingcandle.errors import CheckError
 from streamingcandle.ops import state as ops
@@ -36,7 +36,7 @@ def ls_command(world: World, *, is_json: bool) -> None:
     for state in states:
         standing = "live" if state.is_owned else "free"
         columns = (f"{state.application_id}/{state.number}", standing, _owner(state), _ages(state, world))
-        click.echo("\t".join(columns))
+        say("\t".join(columns))
 
 
 def _owner(state: ops.InstanceState) -> str:

@@ -10,6 +10,7 @@ from select import select
 from types import TracebackType
 from typing import Self
 
+from streamingcandle.cli.board import shown
 from streamingcandle.cli.screen import ASCII, Line
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
@@ -108,6 +109,7 @@ class Terminal:
 
     def _styled(self, text: str, style: str) -> str:
         names = [name for name in style.split() if self._has_colour or name not in COLOURS]
+        text = shown(text)
         codes = ";".join(STYLES[name] for name in names)
         return f"\x1b[{codes}m{text}\x1b[0m" if codes else text
 

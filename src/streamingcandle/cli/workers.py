@@ -15,10 +15,14 @@ from streamingcandle.ops.workers import Parent, Workers
 logger = logging.getLogger(__name__)
 
 
-def run_workers(world: World, count: int, options: Sequence[str], *, is_until_end: bool, supervisor: Supervisor) -> int:
-    """Be the parent of so many processes of `run` with these options, to the end: the exit code."""
+def check_workers(world: World) -> None:
+    """UsageError where there can be one process only."""
     if world.settings.bootstrap_servers is None:
         raise click.UsageError("--workers goes with Kafka: one process owns the embedded log, drop the option")
+
+
+def run_workers(world: World, count: int, options: Sequence[str], *, is_until_end: bool, supervisor: Supervisor) -> int:
+    """Be the parent of so many processes of `run` with these options, to the end: the exit code."""
     # Without -P a file in the working directory could stand in for a module.
     command = [sys.executable, "-P", "-m", "streamingcandle", *world.arguments, "run", *options]
     workers = Workers(command, count, clock=world.clock, is_until_end=is_until_end, supervisor=supervisor)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.clock import SystemClock
@@ -16,7 +16,7 @@ from streamingcandle.embedded.letters import EmbeddedLetters
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.embedded.tail import EmbeddedTail
-from streamingcandle.errors import MissingTopicError, SettingsError
+from streamingcandle.errors import MissingTopicError, SettingsError, StreamingCandleError
 from streamingcandle.interfaces import Log, Snapshots, Tail
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.feed import TickProducer
@@ -26,7 +26,8 @@ from streamingcandle.kafka.snapshots import KafkaSnapshots
 from streamingcandle.kafka.tail import KafkaTail
 from streamingcandle.kafka.topics import partition_counts
 from streamingcandle.letters import Letters
-from streamingcandle.masking import clean, forbid_core, is_secret
+from streamingcandle.masking import clean, close_memory
+from streamingcandle.printable import printable, printable_lines
 from streamingcandle.settings import Settings, load_settings
 from streamingcandle.state.directory import Instance, claim, instances
 from streamingcandle.state.files import FileSnapshots
@@ -49,6 +50,7 @@ class _EmbeddedSink:
     def __init__(self, store: EmbeddedStore, topic: str) -> None:
         self._store = store
         self._topic = topic
+        store.ensure_topic(topic, 1)
 
     def append(self, records: Iterable[TickRecord]) -> None:
         self._store.append(self._topic, [(key, value, at_ms, ()) for key, value, at_ms in records])
@@ -73,8 +75,8 @@ class World:
         """SettingsError is one line."""
         settings = load_settings(self._flags)
         _start_logging(settings.text("log_format"), is_debug=self.is_debug, worker=self.worker)
-        if any(map(is_secret, settings.kafka)):
-            forbid_core()
+        if settings.has_secrets:
+            close_memory()
         for warning in settings.warnings:
             logging.getLogger("streamingcandle.settings").warning(warning)
         return settings
@@ -95,10 +97,8 @@ class World:
         return Path(self.settings.text("data_dir")) / "log.sqlite3"
 
     def embedded_store(self) -> EmbeddedStore:
-        """The embedded log, its tick topic made where it is missing."""
-        store = EmbeddedStore(self.store_path)
-        store.ensure_topic(self.settings.text("tick_topic"), 1)
-        return store
+        """The embedded log."""
+        return EmbeddedStore(self.store_path)
 
     @property
     def snapshots_topic(self) -> str:
@@ -160,12 +160,20 @@ class World:
         return labels.index(wanted)
 
     def open_log(self, instance: int | None, is_stopping: Callable[[], bool]) -> tuple[Log, Instance]:
-        """The log to run on, and the instance claimed for it: keep both as long as it runs."""
+        """The log to run on, and the instance claimed for it: keep both as long as it runs.
+
+        MissingTopicError where the embedded log has no tick topic; on Kafka the log tells when it is asked.
+        """
         application_id = self.settings.text("application_id")
         if self.settings.bootstrap_servers is None:
             # Its own lock first: a second process is refused rather than made instance 1.
             topic = self.settings.text("tick_topic")
-            log = EmbeddedLog(self.embedded_store(), group=application_id, topic=topic, clock=self.clock)
+            store = self.embedded_store()
+            try:
+                log = EmbeddedLog(store, group=application_id, topic=topic, clock=self.clock)
+            except StreamingCandleError:
+                store.close()
+                raise
             return log, self._claim(application_id, instance)
         claimed = self._claim(application_id, instance)
         settings = self.settings.kafka_settings(claimed.identity(application_id))
@@ -209,10 +217,20 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(f"{clean(self.format(record))}\n")
+            sys.stderr.write(f"{self.format(record)}\n")
             sys.stderr.flush()
         except Exception:  # noqa: BLE001 - a log line never ends the work, as in the standard handlers
             self.handleError(record)
+
+
+class _TextLines(logging.Formatter):
+    """Nothing secret, and nothing that a terminal obeys; what others wrote makes no line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
+        return printable(clean(super().formatMessage(record)))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - the standard library's
+        return printable_lines(clean(super().formatException(ei)))
 
 
 class _JsonLines(logging.Formatter):
@@ -225,11 +243,11 @@ class _JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": clean(record.getMessage()),
             **self._worker,
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = clean(self.formatException(record.exc_info))
         return json.dumps(entry)
 
 
@@ -237,6 +255,6 @@ def _start_logging(log_format: str, *, is_debug: bool, worker: int | None) -> No
     is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     handler = _Stderr()
     who = "" if worker is None else f"worker {worker}: "
-    text = logging.Formatter(f"%(asctime)s %(levelname)s {who}%(message)s")
+    text = _TextLines(f"%(asctime)s %(levelname)s {who}%(message)s")
     handler.setFormatter(_JsonLines(worker) if is_json else text)
     logging.basicConfig(level=logging.DEBUG if is_debug else logging.INFO, handlers=[handler], force=True)

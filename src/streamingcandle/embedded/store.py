@@ -11,6 +11,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -43,6 +44,9 @@ PAGE_RECORDS = 10_000
 """Of a partition that is read from one end to the other: enough that asking for a page costs nothing."""
 WAL_BYTES_MAX = 64_000_000
 """The write-ahead file is cut back to this after a bigger transaction."""
+
+TOPICS_TOLD = 8
+"""The nearest of those that are there, where one is missing."""
 
 _CURES = {
     sqlite3.SQLITE_FULL: "free some space there",
@@ -170,10 +174,17 @@ class EmbeddedStore:
         """Partitions and id. MissingTopicError where it is missing."""
         rows = self._rows("SELECT partitions, id FROM topics WHERE name = ?", name)
         if not rows:
-            message = f"topic {name} in {self.path}: missing; make it with `streamingcandle topics ensure`"
-            raise MissingTopicError(message)
+            raise MissingTopicError(f"topic {name} in {self.path}: missing; {self._instead_of(name)}")
         partitions, topic_id = rows[0]
         return partitions, topic_id
+
+    def _instead_of(self, name: str) -> str:
+        make = "make it with `streamingcandle topics ensure`, or fill it with `ingest` or `simulate`"
+        there = [topic for topic, _ in self.topics()]
+        nearest = get_close_matches(name, there, n=TOPICS_TOLD, cutoff=0.0)
+        if not there:
+            return make
+        return f"there {'is' if len(there) == 1 else 'are'} {', '.join(nearest)}: correct the name, or {make}"
 
     def topics(self) -> list[tuple[str, int]]:
         """Names and partitions, by name."""

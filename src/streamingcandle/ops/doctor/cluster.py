@@ -12,6 +12,7 @@ from streamingcandle.errors import SettingsError
 from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.brokers import PASSING, RETRY_MS
 from streamingcandle.kafka.client import KafkaSettings
+from streamingcandle.kafka.exposure import exposures
 from streamingcandle.kafka.reach import LIMIT_S, BrokerAnswer, addresses, ask_broker
 from streamingcandle.kafka.survey import (
     ClockAnswer,
@@ -26,7 +27,7 @@ from streamingcandle.kafka.survey import (
 from streamingcandle.ops.doctor.brokers import judge_brokers
 from streamingcandle.ops.doctor.clocks import CHECK as CLOCK
 from streamingcandle.ops.doctor.clocks import judge_clock
-from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, not_made
+from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, not_made, warning
 from streamingcandle.ops.doctor.group import judge_group
 from streamingcandle.ops.doctor.partitioner import CHECK as PARTITIONER
 from streamingcandle.ops.doctor.partitioner import judge_keys
@@ -61,7 +62,8 @@ def check_cluster(settings: KafkaSettings, deployment: Deployment, clock: Clock)
     )
     answers += further.result(LIMIT_S + 1)
     told = judge_brokers(answers, bootstrap, protocol=protocol, mechanism=mechanism, now_ms=clock.wall_ms())
-    return [*told, *found]
+    exposed = [warning(exposure.check, exposure.what, exposure.do) for exposure in exposures(settings)]
+    return [*exposed, *told, *found]
 
 
 def _ask_brokers(settings: KafkaSettings, asked: list[str]) -> list[BrokerAnswer]:

@@ -30,6 +30,9 @@ def check_store(path: Path, deployment: Deployment, *, is_log: bool) -> list[Fin
     except OutsideError as error:
         what, _, do = str(error).rpartition("; ")
         return [fault(CHECK, what or do, do if what else "look at the file")]
+    if is_log and deployment.ticks not in topics:
+        do = "correct the name, or make it with `streamingcandle topics ensure`, `ingest` or `simulate`"
+        return [fault(CHECK, f"{path}: no topic {deployment.ticks}, {len(topics)} others", do)]
     found = judge_commits(
         deployment,
         {number: Committed(*committed) for number, committed in commits.items()},
