@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT_S = 60.0
 READ_TIMEOUT_S = 15.0
+STAMP_CURE = (
+    "a record's timestamp is further from the broker's clock than the topic's message.timestamp.after.max.ms or "
+    "message.timestamp.before.max.ms lets in: correct the clock that stamped it"
+)
 
 
 class TickProducer:
@@ -24,7 +28,7 @@ class TickProducer:
         self._settings = settings
         partition_count(settings, settings.tick_topic)
         self._producer = new_client(Producer, settings, producer_properties(settings), logger)
-        self._failed: list[str] = []
+        self._failed: list[KafkaError] = []
 
     def append(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
         """Queue `(key, value, timestamp_ms)`; waits while the client's queue is full."""
@@ -35,15 +39,18 @@ class TickProducer:
 
     def _delivered(self, error: KafkaError | None, _message: object) -> None:
         if error is not None:
-            self._failed.append(error.str())
+            self._failed.append(error)
 
     def flush(self) -> None:
         """Return when the broker has it all. OutsideError when it has not."""
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         if left or self._failed:
-            cause = self._failed[0] if self._failed else f"{left} records not taken in {FLUSH_TIMEOUT_S:.0f} s"
+            cause = self._failed[0].str() if self._failed else f"{left} records not taken in {FLUSH_TIMEOUT_S:.0f} s"
             where = f"topic {self._settings.tick_topic} at {self._settings.bootstrap_servers}"
-            raise OutsideError(f"{where}: {cause}; see that it is there and the broker up, then send them again")
+            cure = "see that it is there and the broker up, then send them again"
+            if self._failed and self._failed[0].code() == KafkaError.INVALID_TIMESTAMP:
+                cure = STAMP_CURE
+            raise OutsideError(f"{where}: {cause}; {cure}")
 
 
 def read_to_end(consumer: Consumer, place: TopicPartition, end: int, timeout_s: float) -> Iterator[Message]:
