@@ -3,11 +3,14 @@
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import wait
 
 import click
 import msgspec
 
 from streamingcandle import pipeline
+from streamingcandle.aside import begin
+from streamingcandle.cli.doctor import deployment
 from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.progress import restore_progress
 from streamingcandle.cli.workers import run_as_worker, run_workers
@@ -19,6 +22,8 @@ from streamingcandle.kafka.log import KafkaLog
 from streamingcandle.kafka.snapshots import CONFIG as SNAPSHOTS_CONFIG
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
+from streamingcandle.ops.doctor.at_start import look
+from streamingcandle.ops.status import Status
 from streamingcandle.ops.systemd import Supervisor
 from streamingcandle.ops.turn import Turn, TurnFile, Watcher, progress_of
 from streamingcandle.partition import PathSettings
@@ -28,6 +33,8 @@ logger = logging.getLogger(__name__)
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
 """How often the place among the processes of this host is seen to."""
+LOOK_S = 3.0
+"""A run that ends sooner waits so long for what is to be said of the tick topic."""
 GIVE_BACK_MS = 60_000
 """How often memory that is free goes back to the system."""
 
@@ -95,7 +102,7 @@ def _run(
     watcher: Watcher,
 ) -> None:
     memory.settle()
-    turn = Turn(world.clock)
+    turn, status = Turn(world.clock), Status(world.clock)
     turn.watch(watcher)
 
     def is_waiting_over() -> bool:
@@ -112,7 +119,9 @@ def _run(
             is_shared = log.has_share if isinstance(log, KafkaLog) else bool(path.partitions)
             ends = log.known_ends(path.partitions)
             held = path.partitions.values()
-            turn.turned(progress_of(held, ends, wall_ms=world.clock.wall_ms(), is_shared=is_shared))
+            progress = progress_of(held, ends, wall_ms=world.clock.wall_ms(), is_shared=is_shared)
+            turn.turned(progress)
+            status.turned(path, progress)
 
     def is_over() -> bool:
         nonlocal hold_at_ms, give_back_at_ms
@@ -127,14 +136,25 @@ def _run(
 
     try:
         _await_topic(world, log, is_waiting_over)
+        looked = begin(lambda: _look(world))
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
         for store in snapshots:
             store.close()
+        if path.is_until_end:
+            wait([looked], LOOK_S)
     finally:
         log.close()
         claimed.release()
+
+
+def _look(world: World) -> None:
+    """Say what is wrong with the tick topic and no error tells; of workers one says it for all."""
+    if world.settings.bootstrap_servers is None or world.worker not in (None, 1):
+        return
+    for finding in look(world.kafka(), deployment(world)):
+        logger.warning("%s; %s; `streamingcandle doctor` has more", finding.what, finding.do)
 
 
 def _await_topic(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:
