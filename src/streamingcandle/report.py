@@ -258,4 +258,3 @@ def ledger_line(ledger: Mapping[str, int]) -> str:
     parts = " + ".join(f"{count:,} {what}" for what, count in sums.items())
     beside = ", ".join(f"{ledger[kind]:,} {kind}" for kind in _KINDS if ledger.get(kind))
     return f"{sum(sums.values()):,} read = {parts}{reasons and f' ({reasons})'}{beside and f'; {beside}'}"
-

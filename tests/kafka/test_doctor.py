@@ -124,13 +124,12 @@ class Ward:
     def at(self, bootstrap: str) -> dict[str, str]:
         return {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": bootstrap}
 
-    def feed(self, place: Callable[[bytes], int], timestamp_ms: int | None = None) -> None:
-        """Twenty ticks' keys, each where `place` says; stamped now, or then."""
-        stamp = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+    def feed(self, place: Callable[[bytes], int], timestamp_ms: int = 0) -> None:
+        """Twenty ticks' keys, each where `place` says; stamped then, 0 for now."""
         producer = Producer({"bootstrap.servers": self.guarded.bootstrap})
         for token in range(1_000, 1_020):
             key = str(token).encode()
-            producer.produce(self.ticks, b"{}", key, place(key), **stamp)
+            producer.produce(self.ticks, b"{}", key, place(key), timestamp=timestamp_ms)
         assert producer.flush(10) == 0
 
     def commit(self, metadata: str) -> None:
@@ -277,13 +276,15 @@ def test_a_topic_made_by_us_refuses_a_clock_that_is_ahead(ward: Ward) -> None:
     producer = Producer({"bootstrap.servers": ward.guarded.bootstrap})
     for ahead_ms in (30_000, 90_000):
         stamp_ms = SystemClock().wall_ms() + ahead_ms
-        producer.produce(ward.ticks, b"{}", b"7", 0, timestamp=stamp_ms, on_delivery=lambda error, _: failed.append(error))
+        producer.produce(
+            ward.ticks, b"{}", b"7", 0, timestamp=stamp_ms, on_delivery=lambda error, _: failed.append(error)
+        )
         assert producer.flush(10) == 0
     assert [error is None for error in failed] == [True, False]
     settings = load_settings({}, ward.variables).kafka_settings("test")
     ticks = TickProducer(settings)
     ticks.append([(b"7", b"{}", SystemClock().wall_ms() + 90_000)])
-    with pytest.raises(OutsideError, match="Invalid timestamp; .*: correct the clock that stamped it"):
+    with pytest.raises(OutsideError, match=r"Invalid timestamp; .*: correct the clock that stamped it"):
         ticks.flush()
 
 
@@ -292,7 +293,11 @@ def test_what_a_run_says_at_its_start(ward: Ward) -> None:
     ward.feed(lambda key: zlib.crc32(key) % PARTITIONS, timestamp_ms=1)
     done = run(ward.variables, "run", "--until-end")
     said = [json.loads(line)["message"] for line in done.stderr.decode().splitlines() if '"warning"' in line]
-    for part in ("up to 2 h ahead of the broker's clock", "lie by CRC-32", "20 of 20 of the newest ticks have no timesta"):
+    for part in (
+        "up to 2 h ahead of the broker's clock",
+        "lie by CRC-32",
+        "20 of 20 of the newest ticks have no timesta",
+    ):
         assert sum(part in line for line in said) == 1, said
     found = _of(ward.examine(), "fault")
     assert [check for check, _ in found] == ["timestamps", "partitioner", "timestamps"]

@@ -109,7 +109,14 @@ def test_a_log_without_letters(tmp_path: Path) -> None:
 def test_show_has_everything_in_each_form(tmp_path: Path) -> None:
     variables = _reject(tmp_path)
     text = run_well(variables, "dead-letters", "show", "0@2").decode()
-    for part in ("t-ticks[0]@2", "reason\tprice", "what\tLastRate is -1", "header feed\tprice", "put back\tno", BAD["price"].decode()):
+    for part in (
+        "t-ticks[0]@2",
+        "reason\tprice",
+        "what\tLastRate is -1",
+        "header feed\tprice",
+        "put back\tno",
+        BAD["price"].decode(),
+    ):
         assert part in text
     # Bytes that a terminal would obey are never shown as they are.
     dump = run_well(variables, "dead-letters", "show", "0@1").decode()

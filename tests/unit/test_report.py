@@ -159,7 +159,9 @@ def test_which_names_are_missed() -> None:
 
 def test_the_ledger_of_a_run(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    turns.turn(TICK, {**TICK, "LastRate": 0}, {**TICK, "TickDt": "2026-01-02 09:07:00"}, b"{", b"", {**TICK, "TickDt": 0})
+    turns.turn(
+        TICK, {**TICK, "LastRate": 0}, {**TICK, "TickDt": "2026-01-02 09:07:00"}, b"{", b"", {**TICK, "TickDt": 0}
+    )
     turns.report.ended()
     assert _said(caplog, logging.INFO)[-1] == (
         "ticks: 6 read = 2 folded + 1 quotes + 1 outside the session + 0 too late + 2 rejected (1 empty, 1 json); "
@@ -176,7 +178,8 @@ def test_the_ledger_of_a_run(turns: Turns, caplog: pytest.LogCaptureFixture) -> 
         ("instrument", {"Exch": "N", "ExchType": "C"}, "Token is missing"),
         ("instrument", {**TICK, "Exch": "N:S"}, 'Exch is "N:S"'),
         ("instrument", {**TICK, "Token": 2**63}, f"Token is {2**63}"),
-        ("instrument", {**TICK, "Exch": "\U0001f600"}, 'Exch is "\\ud83d\\ude00", ExchType is "C", Token is 7'),
+        ("instrument", {**TICK, "Exch": "x" * 900}, 'Exch is "' + "x" * 79 + '…, ExchType is "C", Token is 7'),
+        ("instrument", {**TICK, "ExchType": ["C"]}, 'ExchType is ["C"]'),
         ("time", {**TICK, "TickDt": "2026-13-45"}, 'TickDt is "2026-13-45"'),
         ("future", TICK, f'TickDt is "/Date({OPEN_MS})/", the record\'s own timestamp 1970-01-01T00:00:01Z'),
         ("json", b'{"a":1,}', "trailing comma in object at byte 7: }"),

@@ -6,13 +6,13 @@ the answer comes at once, on one line and short.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
 from streamingcandle.candles.instrument import TOKEN_MAX
-from streamingcandle.candles.rules import Rules
+from streamingcandle.candles.rules import Fields, Rules
 
 SHOWN_MAX = 80
 """Characters of what stood there."""
@@ -22,6 +22,7 @@ TIME_FALLBACK, OPTIONAL_UNREADABLE, VOLUME_STUCK = "time_fallback", "optional_un
 """Of the ledger: what is said of records that are not rejected."""
 
 _NUMBER = re.compile(rb'"?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"?')
+_NAME = re.compile(rb'"[^:"]+"')
 _WHOLE = re.compile(rb'"?(0|[1-9][0-9]{0,18})(?:\.0+)?"?')
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -31,7 +32,6 @@ Members = dict[str, msgspec.Raw]
 
 def explain(rules: Rules, why: str, value: bytes | None, timestamp_ms: int) -> str:
     """What is to be said of a record beside `why`, a reason or a name of the ledger; empty where that says it all."""
-    fields = rules.fields
     if not value:
         return ""
     if len(value) > LOOKED_BYTES_MAX:
@@ -42,24 +42,10 @@ def explain(rules: Rules, why: str, value: bytes | None, timestamp_ms: int) -> s
         return "nested too deeply to look into"
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         return _spelling(value, str(error))
-    match why:
-        case "json":
-            return _spelling(value, "")
-        case "instrument":
-            return _instrument(fields.exchange, fields.segment, fields.token, members)
-        case "price":
-            return _said(fields.price, members)
-        case "time" | "time_fallback":
-            is_timed = why == TIME_FALLBACK or 0 < timestamp_ms
-            return _said(fields.time, members) + ("" if is_timed else f", the record's own timestamp {timestamp_ms}")
-        case "future":
-            return f"{_said(fields.time, members)}, the record's own timestamp {_time(timestamp_ms)}"
-        case "optional_unreadable":
-            return _optional((fields.quantity, fields.total), (fields.company_name, fields.scrip_code), members)
-        case "volume_stuck":
-            names = (fields.exchange, fields.segment, fields.token, fields.total)
-            return ", ".join(_said(name, members) for name in names)
-    return ""
+    if why == "json":
+        return _spelling(value, "")
+    say = _SAY.get(why)
+    return "" if say is None else say(rules.fields, members, timestamp_ms)
 
 
 def shown(raw: bytes) -> str:
@@ -92,21 +78,31 @@ def _spelling(value: bytes, said: str) -> str:
     return f"no JSON object: {shown(value)}"
 
 
-def _instrument(exchange: str, segment: str, token: str, members: Members) -> str:
-    absent = [name for name in (exchange, segment, token) if bytes(members.get(name, b"null")) == b"null"]
-    if absent:
-        return _said(absent[0], members)
-    for name in (exchange, segment):
-        raw = bytes(members[name])
-        if not raw.startswith(b'"') or raw == b'""' or b":" in raw:
-            return _said(name, members)
-    whole = _WHOLE.fullmatch(bytes(members[token]))
+def _instrument(fields: Fields, members: Members, _timestamp_ms: int) -> str:
+    names = (fields.exchange, fields.segment, fields.token)
+    bad = [name for name in names if bytes(members.get(name, b"null")) == b"null"]
+    bad += [name for name in names[:2] if not _NAME.fullmatch(bytes(members.get(name, b"")))]
+    whole = _WHOLE.fullmatch(bytes(members.get(fields.token, b"")))
     if whole is None or int(whole[1]) > TOKEN_MAX:
-        return _said(token, members)
-    return ", ".join(_said(name, members) for name in (exchange, segment, token))
+        bad.append(fields.token)
+    return _said(bad[0], members) if bad else ", ".join(_said(name, members) for name in names)
 
 
-def _optional(numbers: Sequence[str], texts: Sequence[str], members: Members) -> str:
+def _price(fields: Fields, members: Members, _timestamp_ms: int) -> str:
+    return _said(fields.price, members)
+
+
+def _no_time(fields: Fields, members: Members, timestamp_ms: int) -> str:
+    stamp = "" if timestamp_ms > 0 else f", the record's own timestamp {timestamp_ms}"
+    return f"{_said(fields.time, members)}{stamp}"
+
+
+def _future(fields: Fields, members: Members, timestamp_ms: int) -> str:
+    return f"{_said(fields.time, members)}, the record's own timestamp {_time(timestamp_ms)}"
+
+
+def _optional(fields: Fields, members: Members, _timestamp_ms: int) -> str:
+    numbers, texts = (fields.quantity, fields.total), (fields.company_name, fields.scrip_code)
     there = {name: bytes(members[name]) for name in (*numbers, *texts) if name in members}
     there = {name: raw for name, raw in there.items() if raw != b"null"}
     bad = [name for name in numbers if name in there and not _NUMBER.fullmatch(there[name])]
@@ -114,8 +110,23 @@ def _optional(numbers: Sequence[str], texts: Sequence[str], members: Members) ->
     return ", ".join(_said(name, members) for name in bad or there)
 
 
+def _stuck(fields: Fields, members: Members, _timestamp_ms: int) -> str:
+    return ", ".join(_said(name, members) for name in (fields.exchange, fields.segment, fields.token, fields.total))
+
+
 def _time(at_ms: int) -> str:
     try:
         return f"{datetime.fromtimestamp(at_ms / 1_000, UTC):%Y-%m-%dT%H:%M:%S}Z"
     except (ValueError, OverflowError, OSError):
         return f"{at_ms} ms"
+
+
+_SAY: Mapping[str, Callable[[Fields, Members, int], str]] = {
+    "instrument": _instrument,
+    "price": _price,
+    "time": _no_time,
+    "future": _future,
+    TIME_FALLBACK: _no_time,
+    OPTIONAL_UNREADABLE: _optional,
+    VOLUME_STUCK: _stuck,
+}

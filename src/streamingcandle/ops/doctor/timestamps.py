@@ -1,7 +1,7 @@
 """Record timestamps, judged: a tick may move the feed clock at most as far as its record's timestamp lets it.
 
-So a record stamped far ahead moves it far ahead, and a record without a timestamp as far as it likes. The brokers' clock
-is the one that all trust: they refuse what is stamped ahead of it, or stamp records themselves.
+So a record stamped far ahead moves it far ahead, and a record without a timestamp as far as it likes. The brokers'
+clock is the one that all trust: they refuse what is stamped ahead of it, or stamp records themselves.
 """
 
 from collections.abc import Mapping, Sequence
