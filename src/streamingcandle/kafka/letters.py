@@ -43,12 +43,12 @@ class KafkaLetters:
 
     def begin(self) -> None:
         """See `letters.Letters`: the broker ends what a former producer of this id left open, and fences it."""
-        self._partitions = partition_count(self._settings, self._settings.tick_topic)
         self._producer = new_client(Producer, self._settings, transaction_properties(self._settings))
         try:
             self._producer.init_transactions(self._settings.ask_s(OPEN_TIMEOUT_S))
         except KafkaException as error:
             raise self._outside(f"transactional id {self._settings.instance}", error) from error
+        self._partitions = partition_count(self._settings, self._settings.tick_topic)
 
     def ends(self) -> dict[int, int]:
         """See `letters.Letters`; high watermarks: a mark may lie behind another process's open transaction."""
