@@ -46,7 +46,7 @@ class _Kind(msgspec.Struct):
 
 
 class _Held(msgspec.Struct):
-    """A partition of ours, its ledger as we got it, and as it was when it was last looked at."""
+    """A partition of ours; its ledger as we got it, and what of it was said or counted to be said."""
 
     partition: InputPartition
     begun: Counter[str]
@@ -91,7 +91,7 @@ class Report(Nobody):
     def taken(self, partition: InputPartition) -> None:
         """See `Nobody`."""
         ledger = Counter(partition.book.ledger())
-        self._held[partition.number] = _Held(partition, ledger, ledger, partition.is_restoring)
+        self._held[partition.number] = _Held(partition, ledger, Counter(ledger), partition.is_restoring)
 
     def folded(self, partition: InputPartition, records: Records) -> None:
         """See `Nobody`."""
@@ -108,6 +108,10 @@ class Report(Nobody):
         self._minute_read += len(records.values)
         if partition.rejects:
             self._rejected(partition.number, records, partition.rejects)
+        for index, kind in partition.notes:
+            if held is not None and kind not in self._kinds:
+                held.seen[kind] += 1
+                self._say_record(kind, partition.number, records, index, _KINDS[kind])
         if not self._is_first_judged and self._read >= FIRST_RECORDS:
             self._is_first_judged = True
             self._judge_all(self._read, self._reasons.total(), "of the first")
@@ -158,41 +162,35 @@ class Report(Nobody):
         counts = Counter(reason for _, reason in rejects)
         self._reasons.update(counts)
         for index, reason in rejects if any(_REJECTED + reason not in self._kinds for reason in counts) else ():
-            if _REJECTED + reason in self._kinds:
-                continue
-            offset = records.offsets[index]
-            what = explain(self._rules, reason, records.values[index], records.timestamps_ms[index])
-            first = f"{self._place(number, offset)}{what and f': {what}'}"
-            self._say_first(
-                _REJECTED + reason,
-                first,
-                f"rejected as {reason}; `streamingcandle dead-letters show {number}@{offset}` has the whole record",
-            )
-            counts[reason] -= 1
+            if _REJECTED + reason not in self._kinds:
+                show = f"`streamingcandle dead-letters show {number}@{records.offsets[index]}`"
+                text = f"rejected as {reason}; {show} has the whole record"
+                self._say_record(_REJECTED + reason, number, records, index, text)
+                counts[reason] -= 1
         last = self._place(number, records.offsets[rejects[-1][0]])
         for reason, count in counts.items():
             self._count(_REJECTED + reason, count, last)
 
     def _look(self, held: _Held) -> None:
-        """What the ledger counts beside rejects, near where we are: a record's own place it does not know."""
+        """What the ledger counts beside rejects, near where we are: places it does not know."""
         if held.is_restoring:
             return
         ledger = Counter(held.partition.book.ledger())
         near = f"near {self._place(held.partition.number, held.partition.position - 1)}"
-        for kind, text in _KINDS.items():
-            count = ledger[kind] - held.seen[kind]
-            if count > 0 and kind not in self._kinds:
-                self._say_first(kind, near, text)
-                count -= 1
-            self._count(kind, count, near)
+        for kind in _KINDS:
+            self._count(kind, ledger[kind] - held.seen[kind], near)
         held.seen = ledger
 
-    def _say_first(self, kind: str, first: str, text: str) -> None:
+    def _say_record(self, kind: str, number: int, records: Records, index: int, text: str) -> None:
+        """The first of a kind: its place, the field and what stood there, what became of it."""
+        why = kind.removeprefix(_REJECTED)
+        what = explain(self._rules, why, records.values[index], records.timestamps_ms[index])
+        first = f"{self._place(number, records.offsets[index])}{what and f': {what}'}"
         self._kinds[kind] = _Kind(first=first, said_at_ms=self._clock.monotonic_ms())
         logger.warning("%s: %s", first, text)
 
     def _count(self, kind: str, count: int, place: str) -> None:
-        if count > 0:
+        if count > 0 and kind in self._kinds:
             self._kinds[kind].count += count
             self._kinds[kind].place = place
 

@@ -85,11 +85,19 @@ def test_the_first_reject_of_a_kind_is_said_with_its_field_and_more_by_the_minut
 def test_what_is_accepted_but_odd_is_said(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
     turns.turn(TICK)
     turns.turn({**TICK, "TickDt": None}, {**TICK, "ScripCode": True}, {**TICK, "TickDt": 0}, after_ms=1_000)
-    kinds = sorted(line.partition(": ")[2] for line in _said(caplog))
-    assert [kind[:19] for kind in kinds] == ["an optional field c", "no time that can be"]
+    assert sorted(_said(caplog)) == [
+        "ticks[0]@1: TickDt is null: no time that can be used, the record's own timestamp taken",
+        "ticks[0]@2: ScripCode is true: an optional field cannot be read and counts as absent",
+    ]
     turns.turn({**TICK, "TickDt": 0}, after_ms=60_000)
     (again,) = _said(caplog)
-    assert again.startswith("ticks: 2 more, the last ")
+    assert again.startswith("ticks: 2 more, the last near ticks[0]@4: ")
+
+
+def test_a_total_that_stands_still_is_said(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
+    turns.turn(*[{**TICK, "TotalQty": 5, "TickDt": f"/Date({OPEN_MS + second * 100})/"} for second in range(130)])
+    (line,) = _said(caplog)
+    assert ': Exch is "N", ExchType is "C", Token is 7, TotalQty is 5: trades while its total stands still' in line
 
 
 def test_what_a_restore_folds_again_was_said_before(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
@@ -106,7 +114,7 @@ def test_what_a_restore_folds_again_was_said_before(turns: Turns, caplog: pytest
     assert turns.path.partitions[0].committed.offset == 3
     assert _said(caplog) == []
     turns.turn(*bad, after_ms=2_000)
-    assert [line.partition(": ")[0] for line in _said(caplog)] == ["ticks[0]@3", "near ticks[0]@4"]
+    assert [line.partition(": ")[0] for line in _said(caplog)] == ["ticks[0]@3", "ticks[0]@4"]
 
 
 @pytest.mark.parametrize("count", [1_000, 20])
@@ -193,6 +201,7 @@ def test_the_ledger_of_a_run(turns: Turns, caplog: pytest.LogCaptureFixture) -> 
         ("tombstone", None, ""),
         ("empty", b"", ""),
         ("optional_unreadable", {**TICK, "LastQty": "many", "TotalQty": 5}, 'LastQty is "many"'),
+        ("optional_unreadable", {**TICK, "LastQty": -5, "TotalQty": "-5"}, 'TotalQty is "-5"'),
         ("optional_unreadable", {**TICK, "companyName": 7.5, "ScripCode": True}, "ScripCode is true"),
         ("a reason to come", TICK, ""),
     ],

@@ -21,7 +21,7 @@ LOOKED_BYTES_MAX = 1_048_576
 TIME_FALLBACK, OPTIONAL_UNREADABLE, VOLUME_STUCK = "time_fallback", "optional_unreadable", "volume_stuck"
 """Of the ledger: what is said of records that are not rejected."""
 
-_NUMBER = re.compile(rb'"?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"?')
+_NUMBER = re.compile(rb'"?-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"?')
 _NAME = re.compile(rb'"[^:"]+"')
 _WHOLE = re.compile(rb'"?(0|[1-9][0-9]{0,18})(?:\.0+)?"?')
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -106,6 +106,8 @@ def _optional(fields: Fields, members: Members, _timestamp_ms: int) -> str:
     there = {name: bytes(members[name]) for name in (*numbers, *texts) if name in members}
     there = {name: raw for name, raw in there.items() if raw != b"null"}
     bad = [name for name in numbers if name in there and not _NUMBER.fullmatch(there[name])]
+    if there.get(fields.total, b"").startswith((b"-", b'"-')):
+        bad.append(fields.total)  # of a trade's quantity the sign is its side
     bad += [name for name in texts if name in there and there[name][:1] not in b'"0123456789']
     return ", ".join(_said(name, members) for name in bad or there)
 
