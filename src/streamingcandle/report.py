@@ -31,7 +31,7 @@ MINUTE_RECORDS_MIN = 100
 _KINDS: Mapping[str, str] = {
     TIME_FALLBACK: "no time that can be used, the record's own timestamp taken",
     OPTIONAL_UNREADABLE: "an optional field cannot be read and counts as absent",
-    VOLUME_STUCK: "trades while its total stands still, so its volume does too",
+    VOLUME_STUCK: "trades on below the day's greatest total, which was too high, so its volume stands still",
 }
 _REJECTED = "rejected_"
 

@@ -95,9 +95,10 @@ def test_what_is_accepted_but_odd_is_said(turns: Turns, caplog: pytest.LogCaptur
 
 
 def test_a_total_that_stands_still_is_said(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
-    turns.turn(*[{**TICK, "TotalQty": 5, "TickDt": f"/Date({OPEN_MS + second * 100})/"} for second in range(130)])
+    turns.turn({**TICK, "TotalQty": 9_000_000}, *[{**TICK, "TotalQty": 5}] * 130)
     (line,) = _said(caplog)
-    assert ': Exch is "N", ExchType is "C", Token is 7, TotalQty is 5: trades while its total stands still' in line
+    said = 'ticks[0]@100: Exch is "N", ExchType is "C", Token is 7, TotalQty is 5: trades on below the day'
+    assert line.startswith(said)
 
 
 def test_what_a_restore_folds_again_was_said_before(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
