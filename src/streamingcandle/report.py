@@ -99,19 +99,19 @@ class Report(Nobody):
             self._look_at_names(self._names, records)
         if partition.is_restoring:
             return
-        held = self._held.get(partition.number)
-        if held is not None and held.is_restoring:
-            # What is before the committed offset was said; of the batch in which that lies, what comes behind goes too.
-            held.is_restoring = False
-            held.seen = Counter(partition.book.ledger())
         self._read += len(records.values)
         self._minute_read += len(records.values)
         if partition.rejects:
             self._rejected(partition.number, records, partition.rejects)
+        held = self._held.get(partition.number)
         for index, kind in partition.notes:
             if held is not None and kind not in self._kinds:
                 held.seen[kind] += 1
-                self._say_record(kind, partition.number, records, index, _KINDS[kind])
+                self._say_record(kind, partition.number, records, index, _KINDS.get(kind, kind))
+        if held is not None and held.is_restoring:
+            # What is before the committed offset was said; of the batch in which that lies, further ones go uncounted.
+            held.is_restoring = False
+            held.seen = Counter(partition.book.ledger())
         if not self._is_first_judged and self._read >= FIRST_RECORDS:
             self._is_first_judged = True
             self._judge_all(self._read, self._reasons.total(), "of the first")
@@ -195,8 +195,10 @@ class Report(Nobody):
             self._kinds[kind].place = place
 
     def _say_again(self, kind: str, told: _Kind, now_ms: int) -> None:
-        reason = kind.removeprefix(_REJECTED)
-        what = _KINDS.get(kind) or f"rejected as {reason}; `streamingcandle dead-letters ls --reason {reason}`"
+        what = _KINDS.get(kind, kind)
+        if kind.startswith(_REJECTED):
+            reason = kind.removeprefix(_REJECTED)
+            what = f"rejected as {reason}; `streamingcandle dead-letters ls --reason {reason}` has them"
         logger.warning("%s: %d more, the last %s: %s", self._ticks, told.count, told.place, what)
         told.count = 0
         told.said_at_ms = now_ms

@@ -162,7 +162,8 @@ def test_which_names_are_missed() -> None:
     assert usual.is_done  # nothing more to look for: TotalQty, companyName, ScripCode are not every feed's
     named = Names(Fields(total="volume"))
     named.look(values * 2_000)
-    assert [line.partition(" by ")[0] for line in named.missed()] == ["none of the first 1,000 records has 'volume',"]
+    # Of the first thousand records two in five are objects that can be read.
+    assert [line.partition(" by ")[0] for line in named.missed()] == ["none of the first 400 records has 'volume',"]
     assert list(Names(Fields()).missed()) == []
 
 

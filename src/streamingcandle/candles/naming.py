@@ -40,20 +40,21 @@ class Names:
         }
         self._missed = set(self._wanted.values())
         self._others: dict[str, None] = {}
-        self._left_bytes = LOOKED_BYTES_MAX
+        self._left_records, self._left_bytes = RECORDS_MAX, LOOKED_BYTES_MAX
         self.records = 0
         """Objects looked at."""
 
     @property
     def is_done(self) -> bool:
         """Whether enough was seen to tell."""
-        return not self._missed or self.records >= RECORDS_MAX or self._left_bytes <= 0
+        return not self._missed or self._left_records <= 0 or self._left_bytes <= 0
 
     def look(self, values: Iterable[bytes | None]) -> None:
         """Look at some more records; what is no JSON object says nothing about names."""
         for value in values:
             if self.is_done:
                 return
+            self._left_records -= 1
             if not value or len(value) > RECORD_BYTES_MAX:
                 continue
             self._left_bytes -= len(value)
