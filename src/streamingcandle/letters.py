@@ -58,14 +58,22 @@ class StoredLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """A record on its way back, whole. `partition` is where it goes if it has no key."""
+    """A record on its way back, whole, to where it was: its producer may share keys out in another way than we do.
+
+    Only where that partition is no more, or was of another topic, it goes by its key.
+    """
 
     letter: Place
     key: bytes | None
     value: bytes | None
     timestamp_ms: int
     headers: Headers
+    topic: str
     partition: int
+
+    def home(self, topic: str, partitions: int) -> int | None:
+        """The partition of this topic of so many to put it in; None: by its key."""
+        return self.partition if self.topic == topic and self.partition < partitions else None
 
 
 class Letters(Protocol):
@@ -139,6 +147,7 @@ def retry_of(letter: StoredLetter, value: bytes | None) -> Retry:
         value=value,
         timestamp_ms=letter.timestamp_ms,
         headers=[*headers, (RETRIED, str(letter.source).encode())],
+        topic=letter.topic,
         partition=letter.source.partition,
     )
 

@@ -3,7 +3,7 @@
 import logging
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -85,6 +85,10 @@ class InputPartition:
         self.letters: list[tuple[int, Letter]] = []
         """With the offset of each one's record."""
         self.letter_bytes = 0
+        self.rejects: Sequence[tuple[int, str]] = ()
+        """Of the batch folded last: index and reason, without records that a former commit has."""
+        self.notes: Sequence[tuple[int, str]] = ()
+        """As `rejects`, index and kind: the first accepted tick of each kind of oddity that the ledger counts."""
         self.foreign_since_ms: int | None = None
         self.snapshot_offset = commit.snapshot
         self.snapshot_at_ms = 0
@@ -114,6 +118,7 @@ class InputPartition:
 
     def fold(self, records: Records, topics: Topics, *, now_ms: int, wall_ms: int) -> None:
         """Fold a batch; keep rejects and late ticks for the commit, unless a former commit has them."""
+        self.rejects = self.notes = ()
         count = len(records.values)
         if self.is_restoring and records.next_offset >= self.committed.offset:
             known = bisect_left(records.offsets, self.committed.offset)
@@ -132,7 +137,10 @@ class InputPartition:
         values, timestamps_ms, offsets = records.values, records.timestamps_ms, records.offsets
         if (begin, end) != (0, len(values)):
             values, timestamps_ms, offsets = values[begin:end], timestamps_ms[begin:end], offsets[begin:end]
-        rejects, late, _ = self.book.fold(values, timestamps_ms, offsets)
+        rejects, late, notes = self.book.fold(values, timestamps_ms, offsets)
+        if offsets[0] >= self.committed.offset:
+            self.rejects = [(begin + index, reason) for index, reason in rejects]
+            self.notes = [(begin + index, kind) for index, kind in notes]
         for index, reason in rejects:
             self._keep(topics, records.origin(begin + index), topics.dead_letters, "reason", reason)
         for index, timeframes in late:

@@ -25,6 +25,7 @@ from streamingcandle.interfaces import (
 )
 from streamingcandle.partition import InputPartition, PathSettings
 from streamingcandle.placement import Placement
+from streamingcandle.report import Nobody, Report
 from streamingcandle.restore import Restorer
 
 logger = logging.getLogger(__name__)
@@ -68,8 +69,11 @@ class Path:
         snapshots: Sequence[Snapshots],
         tell_restore: Callable[[int], None] | None = None,
         tell_turn: Callable[["Path"], None] = lambda _: None,
+        report: Nobody | None = None,
     ) -> None:
         """Nothing is assigned yet."""
+        self._report = report or Nobody()
+        self.records_read = self.candles_published = self._candles_sent = 0
         self._tell_restore = tell_restore
         self._tell_turn = tell_turn
         self.log = log
@@ -101,13 +105,16 @@ class Path:
             taken[number] = self._restorer.take_over(number, committed[number])
             self._tell_turn(self)  # of many partitions, far from their broker, it takes longer than a watchdog waits
         self.partitions |= taken
+        for partition in taken.values():
+            self._report.taken(partition)
         self._tell_progress(self.clock.monotonic_ms())
         return {number: self.partitions[number].position for number in partitions}
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Forget them: what was not committed is folded again by whoever has them next."""
         for number in partitions:
-            self.partitions.pop(number, None)
+            if (partition := self.partitions.pop(number, None)) is not None:
+                self._report.given_up(partition)
         logger.info("partitions given up: %s", list(partitions))
 
     def gone(self, partition: int, offset: int) -> None:
@@ -145,6 +152,8 @@ class Path:
             was_restoring = partition.is_restoring
             self._placement.check_keys(records)
             partition.fold(records, self.settings.topics, now_ms=now_ms, wall_ms=wall_ms)
+            self.records_read += len(records.values)
+            self._report.folded(partition, records)
             self._placement.check_new(self.partitions, records)
             if was_restoring and not partition.is_restoring:
                 logger.info("partition %d: restored at offset %d", partition.number, partition.position)
@@ -259,10 +268,12 @@ class Path:
     def _candles(
         self, partitions: Sequence[InputPartition], commits: Mapping[int, Commit], *, is_flush: bool
     ) -> Iterator[tuple[str, Sequence[tuple[bytes, bytes]]]]:
+        self._candles_sent = 0
         for partition in partitions:
             sheets = partition.candles(commits[partition.number], is_flush=is_flush)
             for topic, sheet in zip(self.settings.topics.candles, sheets, strict=True):
                 if sheet:
+                    self._candles_sent += len(sheet)
                     yield topic, sheet
 
     def save_snapshots(self, *, is_all: bool) -> None:
@@ -313,6 +324,7 @@ class Path:
             return self._settle(wanted)
         for partition in wanted.partitions:
             partition.adopt(wanted.commits[partition.number], wanted.transaction.offsets[partition.number])
+        self.candles_published += self._candles_sent
         return True
 
     def _settle(self, doubt: Doubt) -> bool:
@@ -391,7 +403,8 @@ def run(
     `tell_turn` is told of every turn of the loop, whatever it brought, and of every partition taken over.
     Raises OutsideError, OwnedError, SettingsError; at a stop what is due is committed first.
     """
-    path = Path(log, clock, rules, settings, snapshots, tell_restore, tell_turn)
+    report = Report(clock, rules, settings.topics.ticks)
+    path = Path(log, clock, rules, settings, snapshots, tell_restore, tell_turn, report)
     goal = dict(log.ends(log.partitions())) if settings.is_until_end else None
     away: BrokerAwayError | None = None
     while not is_stopping():
@@ -403,6 +416,7 @@ def run(
             if path.is_commit_due(is_caught_up=sum(len(b.values) for b in batches) < BACKLOG_RECORDS) and path.commit():
                 path.save_snapshots(is_all=False)
             path.check_owned()
+            report.turn()
             if goal is not None and path.has_reached(goal) and path.finish(goal) and path.have_others_finished(goal):
                 break
             away = None
@@ -414,3 +428,5 @@ def run(
             raise away
         path.commit()
     path.save_snapshots(is_all=True)
+    if goal is not None:
+        report.ended()

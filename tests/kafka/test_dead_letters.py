@@ -13,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic, TopicPartition
 from broker import Broker
 from disturbance import kill_retries
 from program import PROGRAM, environment, read_topic, run, run_well
+from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.clock import SystemClock
 from streamingcandle.errors import OwnedError
 from streamingcandle.kafka.client import KafkaSettings
@@ -45,6 +46,28 @@ def _retried(broker: Broker, prefix: str) -> Counter[bytes]:
             assert message.timestamp()[1] == OPEN_MS + number
             found[message.value() or b""] += 1
     return found
+
+
+def test_a_record_goes_back_to_its_own_partition(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    """Its producer shares keys out by CRC-32, librdkafka's default: by ours they would be in two partitions."""
+    variables = environment(topic_prefix, tmp_path, broker.bootstrap)
+    run_well(variables, "topics", "ensure", "--partitions", "3")
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for token in range(12):
+        tick = {"Exch": "N", "ExchType": "C", "Token": token, "TickDt": "2026-01-02 09:15:01"}
+        for price in ({"LastRate": 1.5}, {"ltp": 2.5}):
+            producer.produce(f"{topic_prefix}-ticks", json.dumps(tick | price), b"%d" % token, timestamp=OPEN_MS)
+    assert producer.flush(30) == 0
+    run_well(variables, "run", "--until-end")
+    first = read_topic(broker.bootstrap, f"{topic_prefix}-ticks")
+    homes = {message.key(): message.partition() for message in first}
+    assert any(home != partition_of(key or b"", 3) for key, home in homes.items())
+    run_well(variables, "dead-letters", "retry")
+    back = read_topic(broker.bootstrap, f"{topic_prefix}-ticks")
+    assert len(back) == len(first) + 12
+    assert {(message.key(), message.partition()) for message in back} == set(homes.items())
+    done = run(variables, "run", "--until-end", "--flush")
+    assert done.returncode == 0, done.stderr
 
 
 def test_retries_killed_in_a_loop_put_back_each_once(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
@@ -105,6 +128,7 @@ def test_of_two_retries_the_earlier_one_ends(broker: Broker, topic_prefix: str, 
         value=BAD + b"1",
         timestamp_ms=OPEN_MS + 1,
         headers=[("retried", b"x")],
+        topic=f"{topic_prefix}-ticks",
         partition=0,
     )
     first.begin()

@@ -1,5 +1,6 @@
 """`doctor` in broken worlds of a real broker, which asks for TLS, a password and rights at one of its two ports."""
 
+import json
 import socket
 import subprocess
 import zlib
@@ -26,6 +27,8 @@ from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.cli.doctor import diagnose
 from streamingcandle.cli.world import World
 from streamingcandle.clock import SystemClock
+from streamingcandle.errors import OutsideError
+from streamingcandle.kafka.feed import TickProducer
 from streamingcandle.kafka.snapshots import CONFIG
 from streamingcandle.kafka.topics import ensure_topics
 from streamingcandle.ops.doctor.finding import Finding
@@ -121,12 +124,12 @@ class Ward:
     def at(self, bootstrap: str) -> dict[str, str]:
         return {"STREAMINGCANDLE_KAFKA_BOOTSTRAP_SERVERS": bootstrap}
 
-    def feed(self, place: Callable[[bytes], int]) -> None:
-        """Twenty ticks' keys, each where `place` says."""
+    def feed(self, place: Callable[[bytes], int], timestamp_ms: int = 0) -> None:
+        """Twenty ticks' keys, each where `place` says; stamped then, 0 for now."""
         producer = Producer({"bootstrap.servers": self.guarded.bootstrap})
         for token in range(1_000, 1_020):
             key = str(token).encode()
-            producer.produce(self.ticks, b"{}", key, place(key))
+            producer.produce(self.ticks, b"{}", key, place(key), timestamp=timestamp_ms)
         assert producer.flush(10) == 0
 
     def commit(self, metadata: str) -> None:
@@ -258,11 +261,63 @@ def test_one_partition_too_few(ward: Ward) -> None:
         ("ticks", {"retention.ms": "3600000"}, "retention.ms is 1 h, below a session", "fault"),
         ("ticks", {"retention.ms": "172800000"}, "retention.ms is 48 h", "warning"),
         ("ticks", {"message.timestamp.before.max.ms": "3600000"}, "older ticks are refused", "warning"),
+        ("ticks", {"message.timestamp.after.max.ms": "7200000"}, "up to 2 h ahead", "fault"),
     ],
 )
 def test_a_topic_is_made_otherwise(ward: Ward, name: str, config: dict[str, str], said: str, state: str) -> None:
     ward.ensure(own={f"{ward.prefix}-{name}": config})
-    _only(ward.examine(), "topics", f"{ward.prefix}-{name}: ", said, state=state)
+    check = "timestamps" if "ahead" in said else "topics"
+    _only(ward.examine(), check, f"{ward.prefix}-{name}: ", said, state=state)
+
+
+def test_a_topic_made_by_us_refuses_a_clock_that_is_ahead(ward: Ward) -> None:
+    run(ward.variables, "topics", "ensure")
+    failed: list[object] = []
+    producer = Producer({"bootstrap.servers": ward.guarded.bootstrap})
+    for ahead_ms in (30_000, 90_000):
+        stamp_ms = SystemClock().wall_ms() + ahead_ms
+        producer.produce(
+            ward.ticks, b"{}", b"7", 0, timestamp=stamp_ms, on_delivery=lambda error, _: failed.append(error)
+        )
+        assert producer.flush(10) == 0
+    assert [error is None for error in failed] == [True, False]
+    settings = load_settings({}, ward.variables).kafka_settings("test")
+    ticks = TickProducer(settings, SystemClock(), lambda: False)
+    ticks.append([(b"7", b"{}", SystemClock().wall_ms() + 90_000)])
+    with pytest.raises(OutsideError, match=r"message\.timestamp\.after\.max\.ms refuses .*; see that the clocks"):
+        ticks.flush()
+
+
+def test_what_a_run_says_at_its_start(ward: Ward) -> None:
+    ward.ensure(own={ward.ticks: {"message.timestamp.after.max.ms": "7200000"}})
+    ward.feed(lambda key: zlib.crc32(key) % PARTITIONS, timestamp_ms=1)
+    done = run(ward.variables, "run", "--until-end")
+    said = [json.loads(line)["message"] for line in done.stderr.decode().splitlines() if '"warning"' in line]
+    for part in (
+        "up to 2 h ahead of the broker's clock",
+        "lie by CRC-32",
+        "20 of 20 of the newest ticks have no timesta",
+    ):
+        assert sum(part in line for line in said) == 1, said
+    found = _of(ward.examine(), "fault")
+    assert [check for check, _ in found] == ["timestamps", "partitioner", "timestamps"]
+
+
+def test_a_run_that_may_not_ask_says_nothing_of_it(ward: Ward) -> None:
+    ward.ensure(own={ward.ticks: {"message.timestamp.after.max.ms": "7200000"}})
+    ward.secured()
+    ward.allow(
+        (ResourceType.TOPIC, f"{ward.prefix}-", AclOperation.READ),
+        (ResourceType.TOPIC, f"{ward.prefix}-", AclOperation.WRITE),
+        (ResourceType.GROUP, ward.prefix, AclOperation.READ),
+        (ResourceType.TRANSACTIONAL_ID, f"{ward.prefix}-app-", AclOperation.WRITE),
+    )
+    done = run(ward.variables, "run", "--until-end")
+    assert done.returncode == 0, done.stderr
+    assert b"ahead of the broker" not in done.stderr
+    assert ("topics", f"{ward.ticks}: its settings cannot be read, and are not checked") in _of(
+        ward.examine(), "warning"
+    )
 
 
 def test_ticks_by_crc_32(ward: Ward) -> None:

@@ -20,6 +20,7 @@ from streamingcandle.ops.doctor.finding import Deployment, Finding
 from streamingcandle.ops.doctor.group import judge_group
 from streamingcandle.ops.doctor.host import MemoryAnswer, judge_memory
 from streamingcandle.ops.doctor.partitioner import judge_keys
+from streamingcandle.ops.doctor.timestamps import judge_ahead, judge_stamps
 from streamingcandle.ops.doctor.topics import judge_topics
 
 DEPLOYMENT = Deployment(
@@ -154,6 +155,42 @@ def test_partitions_added_and_keyless_ticks() -> None:
     assert "have no key" in judge_keys(DEPLOYMENT, [*keys, (0, None)], 3).what
     assert "two partitions: its producers" in judge_keys(DEPLOYMENT, [(0, b"7"), (1, b"7")], 3).what
     assert judge_keys(DEPLOYMENT, [], 3).state == "not made"
+
+
+AFTER, BOTH, NO_LIMIT = "message.timestamp.after.max.ms", "message.timestamp.difference.max.ms", str(2**63 - 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "state"),
+    [
+        ({AFTER: "60000"}, None),
+        ({AFTER: "3600000"}, None),
+        ({AFTER: "3600001"}, "fault"),
+        ({AFTER: NO_LIMIT}, "fault"),
+        ({AFTER: NO_LIMIT, "message.timestamp.type": "LogAppendTime"}, None),
+        # Kafka 3.6 to 3.9 have both, and the older one holds where the newer was not set.
+        ({AFTER: NO_LIMIT, BOTH: NO_LIMIT}, "fault"),
+        ({AFTER: NO_LIMIT, BOTH: "3600000"}, None),
+        ({AFTER: "60000", BOTH: NO_LIMIT}, None),
+        # Before that there is one for both directions.
+        ({BOTH: NO_LIMIT}, "warning"),
+        ({BOTH: "3600000"}, None),
+        # Nobody told.
+        ({}, None),
+    ],
+)
+def test_how_far_ahead_of_the_brokers_clock_a_tick_may_be_stamped(config: dict[str, str], state: str | None) -> None:
+    found = judge_ahead("ticks", config)
+    assert [finding.state for finding in found] == ([] if state is None else [state])
+    if state == "fault":
+        assert found[0].do.endswith("--entity-name ticks --add-config message.timestamp.after.max.ms=60000")
+
+
+def test_ticks_without_a_timestamp() -> None:
+    assert judge_stamps("ticks", [1_767_325_500_000] * 50) == []
+    (found,) = judge_stamps("ticks", [1_767_325_500_000, 0, -1, 946_684_799_999])
+    assert (found.state, "3 of 4 of the newest ticks have no timestamp" in found.what) == ("fault", True)
+    assert found.do.endswith("message.timestamp.type=LogAppendTime")
 
 
 def test_addresses_and_an_advertised_broker_out_of_reach() -> None:

@@ -1,6 +1,8 @@
 """What systemd is told, over a real socket, by `run` as it is: ready, status, watchdog, stopping, and silence."""
 
+import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,9 +17,11 @@ from streamingcandle import pipeline
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
+from streamingcandle.ops.status import Status
 from streamingcandle.ops.systemd import Supervisor
 from streamingcandle.ops.turn import Progress, Turn, TurnFile, progress_of, span, together
 from streamingcandle.settings import load_settings
+from streamingcandle.simulation.clock import ProcessClock, VirtualTime
 from systemd import WATCHDOG_S, NotifySocket
 
 TICKS = 30_000
@@ -117,6 +121,29 @@ def test_a_restore_tells_how_much_is_left_and_is_ready_after_it(filled: Path) ->
     assert [progress.is_ready for progress in seen] == [False] * (len(seen) - 1) + [True]
     assert seen[-1].lag == 0
     assert seen[2].lag == left[0]
+
+
+def test_a_line_of_status_each_minute(filled: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    shutil.copytree(filled / "data", filled / "minute")
+    time = VirtualTime(0)
+    clock = ProcessClock(time, booted_ms=0, wall_error_ms=0, sleep=lambda _ms: None)
+    settings = load_settings({}, environment("t", filled, None))
+    status = Status(clock)
+    store = EmbeddedStore(filled / "minute" / "log.sqlite3")
+    with closing(EmbeddedLog(store, group="anew", topic="t-ticks", clock=SystemClock())) as log:
+
+        def turned(path: pipeline.Path) -> None:
+            held, ends = path.partitions.values(), log.known_ends(path.partitions)
+            time.now_ms += 30_000
+            status.turned(path, progress_of(held, ends, wall_ms=clock.wall_ms(), is_shared=bool(held)))
+
+        until_end = settings.path(is_until_end=True)
+        pipeline.run(log, SystemClock(), settings.rules(), until_end, lambda: False, (), None, turned)
+    said = [record.getMessage() for record in caplog.records if record.name == "streamingcandle.ops.status"]
+    assert said
+    line = r"1 partitions, feed clock .* behind, \d+ records behind; \d+ records a second and \d+ candles in 60 s; "
+    assert re.fullmatch(line + r"[1-9]\d* instruments, [1-9]\d* MiB", said[-1]), said
 
 
 def test_what_cannot_be_told_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -109,7 +109,14 @@ def test_a_log_without_letters(tmp_path: Path) -> None:
 def test_show_has_everything_in_each_form(tmp_path: Path) -> None:
     variables = _reject(tmp_path)
     text = run_well(variables, "dead-letters", "show", "0@2").decode()
-    for part in ("t-ticks[0]@2", "reason\tprice", "header feed\tprice", "put back\tno", BAD["price"].decode()):
+    for part in (
+        "t-ticks[0]@2",
+        "reason\tprice",
+        "what\tLastRate is -1",
+        "header feed\tprice",
+        "put back\tno",
+        BAD["price"].decode(),
+    ):
         assert part in text
     # Bytes that a terminal would obey are never shown as they are.
     dump = run_well(variables, "dead-letters", "show", "0@1").decode()
@@ -119,7 +126,10 @@ def test_show_has_everything_in_each_form(tmp_path: Path) -> None:
     assert run_well(variables, "dead-letters", "show", "0@1", "--as", "base64").split()[-1] == base64.b64encode(
         BAD["json"]
     )
+    assert "what\tinvalid character at byte 8: \\x1b[31m" in dump
     letter = json.loads(run_well(variables, "dead-letters", "show", "0@2", "--json"))
+    assert letter["what"] == "LastRate is -1"
+    assert [letter["what"] for letter in _ls(variables, "--reason", "instrument")] == ['Token is "x"']
     assert letter["text"] == BAD["price"].decode()
     assert letter["headers"] == [["feed", "price"]]
 
@@ -206,6 +216,7 @@ def test_letters_are_read_as_they_are_written() -> None:
     assert (letter.reason, letter.source, letter.timestamp_ms, letter.headers) == ("json", Place(3, 120), 5, own)
     retry = retry_of(letter, letter.value)
     assert retry.headers == [("reason", b"mine"), ("source.offset", b"x"), ("retried", b"3@120")]
+    assert [retry.home(topic, count) for topic, count in (("ticks", 4), ("ticks", 3), ("other", 4))] == [3, None, None]
     value, headers = mark_of([Place(1, 5), Place(0, 2), Place(1, 4)])
     mark = Origin(None, value, 0, 0, headers)
     assert read_letter(Place(0, 0), mark) is None

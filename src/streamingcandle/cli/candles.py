@@ -309,7 +309,7 @@ def _print_table(columns: Sequence[str], rows: Iterable[tuple[object, ...]], out
         table.add_column(column, justify="left" if column in ("instrument", "company") else "right", no_wrap=True)
     for row in rows:
         # Text, for a feed's names may hold what rich reads as colours.
-        table.add_row(*(Text("" if cell is None else str(printable(cell))) for cell in row))
+        table.add_row(*(Text("" if cell is None else str(printable_cell(cell))) for cell in row))
     # Nobody's terminal sets the width of a file: there every column is whole.
     Console(file=out, width=None if out.isatty() else PIPE_WIDTH).print(table)
 

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from streamingcandle.candles.rules import Rules
+from streamingcandle.candles.why import explain
 from streamingcandle.cli.options import as_json, examples, say, say_json, time_ms
 from streamingcandle.cli.world import World, stop_on_signals
 from streamingcandle.errors import CheckError, SettingsError
@@ -68,13 +70,19 @@ def _mailbox(world: World, *, is_late: bool = False, is_writing: bool = False) -
         letters.close()
 
 
-def _described(letter: StoredLetter, *, is_done: bool) -> dict[str, object]:
+def _what(letter: StoredLetter, rules: Rules) -> str:
+    """Which field, and what stood there; nothing of a record that was cut, for the end of it decides as well."""
+    return "" if letter.is_cut else explain(rules, letter.reason, letter.value, letter.timestamp_ms)
+
+
+def _described(letter: StoredLetter, rules: Rules, *, is_done: bool) -> dict[str, object]:
     return {
         "source": str(letter.source),
         "source_topic": letter.topic,
         "timestamp_ms": letter.timestamp_ms,
         "kept_ms": letter.kept_ms,
         "reason": letter.reason,
+        "what": _what(letter, rules),
         "key": None if letter.key is None else letter.key.decode(errors="replace"),
         "size_bytes": letter.size_bytes,
         "is_cut": letter.is_cut,
@@ -128,13 +136,14 @@ def ls_command(
     wanted = _wanted(reason, source, from_text, to_text)
     counts: Counter[str] = Counter()
     done = 0
+    rules = world.settings.rules()
     rows: deque[tuple[str, ...]] = deque(maxlen=ROWS_MAX)
     with _mailbox(world, is_late=late) as mailbox:
         for letter, is_done in mailbox.find(wanted):
             counts[letter.reason] += 1
             done += is_done
             if is_json:
-                say_json(msgspec.json.encode(_described(letter, is_done=is_done)))
+                say_json(msgspec.json.encode(_described(letter, rules, is_done=is_done)))
                 continue
             state = "put back" if is_done else "cut" if letter.is_cut else ""
             size = f"{letter.size_bytes:,}"
@@ -184,7 +193,7 @@ def _print_table(rows: deque[tuple[str, ...]]) -> None:
 @as_json
 @click.pass_obj
 def show_command(world: World, source: str, form: str | None, *, late: bool, is_json: bool) -> None:
-    """One letter whole: why it is here, its headers and its bytes.
+    """One letter whole: why it is here, by which field, its headers and its bytes.
 
     SOURCE is where the record was in the tick topic, partition@offset.
     """
@@ -199,19 +208,20 @@ def show_command(world: World, source: str, form: str | None, *, late: bool, is_
         raise CheckError(
             f"no letter of {source}; `streamingcandle dead-letters ls{' --late' if late else ''}` lists them"
         )
+    rules = world.settings.rules()
     for letter, is_done in found:
         if form == "raw":
             _check_raw(letter)
             click.echo(letter.value or b"", nl=False)
         elif is_json:
-            say_json(msgspec.json.encode(_whole(letter, is_done=is_done)))
+            say_json(msgspec.json.encode(_whole(letter, rules, is_done=is_done)))
         else:
-            _print_letter(letter, form, is_done=is_done)
+            _print_letter(letter, rules, form, is_done=is_done)
 
 
-def _whole(letter: StoredLetter, *, is_done: bool) -> dict[str, object]:
+def _whole(letter: StoredLetter, rules: Rules, *, is_done: bool) -> dict[str, object]:
     """Everything; bytes that are no text are base64."""
-    said = _described(letter, is_done=is_done) | {"sha256": letter.sha256}
+    said = _described(letter, rules, is_done=is_done) | {"sha256": letter.sha256}
     said["headers"] = [[name, None if text is None else text.decode(errors="replace")] for name, text in letter.headers]
     try:
         return said | {"text": None if letter.value is None else letter.value.decode()}
@@ -219,13 +229,14 @@ def _whole(letter: StoredLetter, *, is_done: bool) -> dict[str, object]:
         return said | {"base64": base64.b64encode(letter.value or b"").decode()}
 
 
-def _print_letter(letter: StoredLetter, form: str | None, *, is_done: bool) -> None:
+def _print_letter(letter: StoredLetter, rules: Rules, form: str | None, *, is_done: bool) -> None:
     key = None if letter.key is None else letter.key.decode(errors="backslashreplace")
     lines = [
         ("source", f"{printable(letter.topic)}[{letter.source.partition}]@{letter.source.offset}"),
         ("time", _time(letter.timestamp_ms)),
         ("kept", _time(letter.kept_ms)),
         ("reason", printable(letter.reason)),
+        *([("what", what)] if (what := _what(letter, rules)) else []),
         ("put back", "yes" if is_done else "no"),
         ("key", "none" if key is None else printable(key)),
         *(

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ import click
 import msgspec
 
 from streamingcandle import pipeline
+from streamingcandle.aside import begin
+from streamingcandle.cli.doctor import deployment
 from streamingcandle.cli.options import as_json, examples
 from streamingcandle.cli.progress import restore_progress
 from streamingcandle.cli.workers import check_workers, run_as_worker, run_workers
@@ -22,6 +25,8 @@ from streamingcandle.kafka.log import KafkaLog
 from streamingcandle.kafka.snapshots import CONFIG as SNAPSHOTS_CONFIG
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
+from streamingcandle.ops.doctor.at_start import look
+from streamingcandle.ops.status import Status
 from streamingcandle.ops.systemd import Supervisor
 from streamingcandle.ops.turn import Progress, Turn, TurnFile, Watcher, progress_of
 from streamingcandle.partition import PathSettings
@@ -32,6 +37,8 @@ Answer = TypeVar("Answer")
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
 """How often the place among the processes of this host is seen to."""
+LOOK_S = 3.0
+"""A run that ends sooner waits so long for what is to be said of the tick topic."""
 GIVE_BACK_MS = 60_000
 """How often memory that is free goes back to the system."""
 
@@ -102,7 +109,7 @@ def _run(
     watcher: Watcher,
 ) -> None:
     memory.settle()
-    turn = Turn(world.clock)
+    turn, status = Turn(world.clock), Status(world.clock)
     turn.watch(watcher)
 
     def is_waiting_over() -> bool:
@@ -119,7 +126,9 @@ def _run(
 
     def turned(path: pipeline.Path) -> None:
         if turn.is_due:
-            turn.turned(_progress(world, log, path))
+            progress = _progress(world, log, path)
+            turn.turned(progress)
+            status.turned(path, progress)
 
     def is_over() -> bool:
         chores()
@@ -128,11 +137,14 @@ def _run(
     try:
         if _await_topic(world, log.partitions, is_waiting_over) is None:
             return
+        looked = begin(lambda: _look(world))
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
         for store in snapshots:
             store.close()
+        if path.is_until_end:
+            wait([looked], LOOK_S)
     finally:
         log.close()
         claimed.release()
@@ -156,6 +168,14 @@ def _progress(world: World, log: Log, path: pipeline.Path) -> Progress:
     is_shared = log.has_share if isinstance(log, KafkaLog) else bool(path.partitions)
     ends = log.known_ends(path.partitions)
     return progress_of(path.partitions.values(), ends, wall_ms=world.clock.wall_ms(), is_shared=is_shared)
+
+
+def _look(world: World) -> None:
+    """Say what is wrong with the tick topic and no error tells; of workers one says it for all."""
+    if world.settings.bootstrap_servers is None or world.worker not in (None, 1):
+        return
+    for finding in look(world.kafka(), deployment(world)):
+        logger.warning("%s; %s; `streamingcandle doctor` has more", finding.what, finding.do)
 
 
 def _await_topic(world: World, ask: Callable[[], Answer], is_stopping: Callable[[], bool]) -> Answer | None:

@@ -56,11 +56,12 @@ class EmbeddedLetters:
         with self._store.transaction():
             news = self._between(self._looked, self.ends())
             self._others |= {place for _, record in news for place in marked(record)}
+            partitions, _ = self._store.topic(self._tick_topic)
             left = [retry for retry in retries if retry.letter not in self._others]
             for retry in left:
                 at_ms = retry.timestamp_ms if retry.timestamp_ms >= 0 else self._clock.wall_ms()
                 record = (retry.key, retry.value, at_ms, retry.headers)
-                self._store.append_within(self._tick_topic, [record], keyless=retry.partition)
+                self._store.append_within(self._tick_topic, [record], retry.home(self._tick_topic, partitions))
             if left:
                 value, headers = mark_of([retry.letter for retry in left])
                 self._store.append_within(self._topic, [(None, value, self._clock.wall_ms(), headers)])

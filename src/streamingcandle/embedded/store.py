@@ -199,17 +199,18 @@ class EmbeddedStore:
         with self.transaction():
             return self.append_within(topic, batch)
 
-    def append_within(self, topic: str, records: Iterable[NewRecord], keyless: int | None = None) -> int:
-        """The same within a `transaction` that the caller has begun; `keyless`: the partition of what has no key."""
+    def append_within(self, topic: str, records: Iterable[NewRecord], partition: int | None = None) -> int:
+        """The same within a `transaction` that the caller has begun; all into `partition`, or each by its key."""
         partitions, _ = self.topic(topic)
         ends = [self.end(topic, partition) for partition in range(partitions)]
         rows = []
         for key, value, timestamp_ms, headers in records:
-            turn = keyless if keyless is not None else next(self._turns)
-            partition = turn % partitions if key is None else partition_of(key, partitions)
+            place = partition
+            if place is None:
+                place = next(self._turns) % partitions if key is None else partition_of(key, partitions)
             packed = msgspec.msgpack.encode(headers) if headers else None
-            rows.append((topic, partition, ends[partition], timestamp_ms, key, value, packed))
-            ends[partition] += 1
+            rows.append((topic, place, ends[place], timestamp_ms, key, value, packed))
+            ends[place] += 1
         self.connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return len(rows)
 

@@ -19,8 +19,13 @@ from streamingcandle.kafka.feed import read_to_end
 from streamingcandle.kafka.reader import origin_of
 from streamingcandle.kafka.refusals import NO_RIGHT
 from streamingcandle.kafka.tail import ends_of
+from streamingcandle.kafka.topics import partition_count
 from streamingcandle.letters import Place, Retry, mark_of
 
+STAMP_CURE = (
+    "a record's timestamp is further from the broker's clock than the topic's message.timestamp.after.max.ms or "
+    "message.timestamp.before.max.ms lets in: correct the clock that stamped it"
+)
 ASK_TIMEOUT_S = 15.0
 OPEN_TIMEOUT_S = 30.0
 """Behind an open transaction nothing is read; a dead process's ends after 10 s, and brokers look every 10 s."""
@@ -37,6 +42,8 @@ class KafkaLetters:
         self._topic = topic
         self._reader = new_client(Consumer, settings, reader_properties(settings))
         self._producer: Producer | None = None
+        self._partitions = 0
+        """Of the tick topic, once a retry has begun."""
 
     def begin(self) -> None:
         """See `letters.Letters`: the broker ends what a former producer of this id left open, and fences it."""
@@ -45,6 +52,7 @@ class KafkaLetters:
             self._producer.init_transactions(self._settings.ask_s(OPEN_TIMEOUT_S))
         except KafkaException as error:
             raise self._outside(f"transactional id {self._settings.instance}", error) from error
+        self._partitions = partition_count(self._settings, self._settings.tick_topic)
 
     def ends(self) -> dict[int, int]:
         """See `letters.Letters`; high watermarks: a mark may lie behind another process's open transaction."""
@@ -85,14 +93,20 @@ class KafkaLetters:
         assert self._producer is not None
         producer = self._producer
         value, headers = mark_of([retry.letter for retry in retries])
+        failed: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _message: object) -> None:
+            if error is not None:
+                failed.append(error)
+
         try:
             producer.begin_transaction()
             for retry in retries:
-                details: dict[str, Any] = {"headers": list(retry.headers)}
+                details: dict[str, Any] = {"headers": list(retry.headers), "on_delivery": delivered}
                 if retry.timestamp_ms >= 0:
                     details["timestamp"] = retry.timestamp_ms
-                if retry.key is None:
-                    details["partition"] = retry.partition
+                if (home := retry.home(self._settings.tick_topic, self._partitions)) is not None:
+                    details["partition"] = home
                 produce(producer, self._settings.tick_topic, retry.value, retry.key, **details)
             produce(producer, self._topic, value, None, headers=list(headers))
             producer.commit_transaction(OPEN_TIMEOUT_S)
@@ -103,8 +117,9 @@ class KafkaLetters:
             with suppress(KafkaException):
                 producer.abort_transaction(ASK_TIMEOUT_S)
             # Where that fails too, the next one to begin ends it, either way, before it reads what is marked.
+            cause = KafkaException(failed[0]) if failed else error
             raise self._outside(
-                f"topic {self._settings.tick_topic}", error, "type it again: nothing goes twice"
+                f"topic {self._settings.tick_topic}", cause, "type it again: nothing goes twice"
             ) from error
         return len(retries)
 
@@ -113,6 +128,8 @@ class KafkaLetters:
         self._reader.close()
 
     def _outside(self, what: str, error: KafkaException, cure: str = "is the broker up?") -> OutsideError:
+        if error.args[0].code() == KafkaError.INVALID_TIMESTAMP:
+            cure = f"{STAMP_CURE}, or leave that record out by `--to`"
         if error.args[0].code() in NO_RIGHT:
             cure = "have it granted: Read on the letters, Write on ticks, letters and the transactional id"
         return OutsideError(f"{what} at {self._settings.bootstrap_servers}: {error.args[0].str()}; {cure}")

@@ -43,7 +43,7 @@ ASK_S = 4.0
 """One question; the answer's future is given a second more, since some are never answered."""
 ANSWER_S = ASK_S + 1.0
 SAMPLE_RECORDS = 50
-"""Newest records of each partition whose keys are looked at."""
+"""Newest records of each partition whose keys and timestamps are looked at."""
 SAMPLE_S = 4.0
 CLOCK_KEY = b"clock"
 
@@ -74,6 +74,14 @@ class GroupAnswer(msgspec.Struct, frozen=True, kw_only=True):
     commits: Mapping[int, Committed] = {}
     begins: Mapping[int, int] = {}
     ends: Mapping[int, int] = {}
+
+
+class Newest(msgspec.Struct, frozen=True):
+    """One of the newest ticks. `timestamp_ms` is -1 where it has none."""
+
+    partition: int
+    key: bytes | None
+    timestamp_ms: int
 
 
 class ClockAnswer(msgspec.Struct, frozen=True):
@@ -139,17 +147,7 @@ def ask_group(settings: KafkaSettings, partitions: int) -> GroupAnswer:
         consumer.close()
     admin = new_client(AdminClient, settings, admin_properties(settings))
     described = admin.describe_consumer_groups([settings.group], request_timeout=ASK_S)[settings.group].result(ANSWER_S)
-    begins, ends = (
-        {
-            place.partition: answer.result(ANSWER_S).offset
-            for place, answer in admin.list_offsets(
-                dict.fromkeys(places, spec),
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=ASK_S,
-            ).items()
-        }
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
-    )
+    begins, ends = _bounds(admin, places)
     return GroupAnswer(
         state=described.state.name,
         members=tuple(sorted(member.client_id for member in described.members)),
@@ -161,19 +159,40 @@ def ask_group(settings: KafkaSettings, partitions: int) -> GroupAnswer:
     )
 
 
-def ask_keys(settings: KafkaSettings, group: GroupAnswer) -> list[tuple[int, bytes | None]]:
-    """Partition and key of the newest ticks of each partition; as many as come within SAMPLE_S."""
-    starts = {number: max(group.begins[number], end - SAMPLE_RECORDS) for number, end in group.ends.items()}
-    left = {number for number, start in starts.items() if start < group.ends[number]}
+def ask_bounds(settings: KafkaSettings, partitions: int) -> tuple[dict[int, int], dict[int, int]]:
+    """First offsets and ends of the tick topic's partitions. KafkaException, TimeoutError where nobody answers."""
+    admin = new_client(AdminClient, settings, admin_properties(settings))
+    return _bounds(admin, [TopicPartition(settings.tick_topic, number) for number in range(partitions)])
+
+
+def _bounds(admin: AdminClient, places: Sequence[TopicPartition]) -> tuple[dict[int, int], dict[int, int]]:
+    begins, ends = (
+        {
+            place.partition: answer.result(ANSWER_S).offset
+            for place, answer in admin.list_offsets(
+                dict.fromkeys(places, spec),
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=ASK_S,
+            ).items()
+        }
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    )
+    return begins, ends
+
+
+def ask_newest(settings: KafkaSettings, begins: Mapping[int, int], ends: Mapping[int, int]) -> list[Newest]:
+    """The newest ticks of each partition; as many as come within SAMPLE_S."""
+    starts = {number: max(begins[number], end - SAMPLE_RECORDS) for number, end in ends.items()}
+    left = {number for number, start in starts.items() if start < ends[number]}
     consumer = new_client(Consumer, settings, reader_properties(settings))
-    keys: list[tuple[int, bytes | None]] = []
+    found: list[Newest] = []
     try:
         consumer.assign([TopicPartition(settings.tick_topic, number, starts[number]) for number in left])
         for _ in range(round(SAMPLE_S / 0.1)):
             for message in consumer.consume(SAMPLE_RECORDS * max(1, len(left)), 0.1):
                 error, number = message.error(), message.partition() or 0
                 if error is None:
-                    keys.append((number, message.key()))
+                    found.append(Newest(number, message.key(), message.timestamp()[1]))
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public constant
                     left.discard(number)
                 else:
@@ -182,7 +201,7 @@ def ask_keys(settings: KafkaSettings, group: GroupAnswer) -> list[tuple[int, byt
                 break
     finally:
         consumer.close()
-    return keys
+    return found
 
 
 def ask_transactions(settings: KafkaSettings) -> str:

@@ -17,6 +17,10 @@ PIECE_S = 3.0
 # Candles are a history: the later record of a window wins, and compaction would lose the earlier ones.
 # Ticks are kept whatever their age: an old event time is no reason to delete them.
 CONFIG: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
+AHEAD_KEY = "message.timestamp.after.max.ms"
+AHEAD_MAX_MS = 60_000
+"""The broker's clock is the one that all trust: a producer's clock further ahead is refused at the door."""
+TICKS_CONFIG: Mapping[str, str] = {**CONFIG, AHEAD_KEY: str(AHEAD_MAX_MS)}
 
 
 def ensure_topics(
@@ -30,26 +34,43 @@ def ensure_topics(
 ) -> list[tuple[str, str]]:
     """Make what is missing; `(name, "made" or "there")` each. OutsideError when the broker refuses.
 
-    `own`: the configuration of topics that do not have `CONFIG`.
+    `own`: the configuration of topics that do not have `CONFIG`, or the tick topic `TICKS_CONFIG`.
     """
     admin = new_client(AdminClient, settings, admin_properties(settings))
     there = partition_counts(settings, timeout_s=timeout_s)
-    missing = [name for name in names if name not in there]
-    new = [
-        NewTopic(
-            name, num_partitions=partitions, replication_factor=replication, config=dict((own or {}).get(name, CONFIG))
-        )
-        for name in missing
-    ]
-    if new:
+    configs = {settings.tick_topic: TICKS_CONFIG, **(own or {})}
+    states = dict.fromkeys(names, "there")
+
+    def make(wanted: Mapping[str, Mapping[str, str]]) -> dict[str, KafkaError]:
+        new = [
+            NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
+            for name, config in wanted.items()
+        ]
+        refused: dict[str, KafkaError] = {}
         for name, future in admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s).items():
             try:
                 future.result()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    right = Right("Create", "topic", name)
-                    raise outside(settings, f"topic {name}", error.args[0], right) from error
-    return [(name, "made" if name in missing else "there") for name in names]
+                    refused[name] = error.args[0]
+        return refused
+
+    missing = {name: configs.get(name, CONFIG) for name in names if name not in there}
+    refused = make(missing) if missing else {}
+    states |= dict.fromkeys(missing, "made")
+    unknown = [name for name, error in refused.items() if is_unknown_config(error) and AHEAD_KEY in missing[name]]
+    if unknown:
+        less = {name: {key: text for key, text in missing[name].items() if key != AHEAD_KEY} for name in unknown}
+        refused = {name: error for name, error in refused.items() if name not in unknown} | make(less)
+        states |= dict.fromkeys(unknown, f"made, without {AHEAD_KEY}: this broker is older than it (Kafka 3.6)")
+    for name, error in refused.items():
+        raise outside(settings, f"topic {name}", error, Right("Create", "topic", name))
+    return list(states.items())
+
+
+def is_unknown_config(error: KafkaError) -> bool:
+    """Whether a broker does not know the property that keeps clocks ahead out."""
+    return error.code() == KafkaError.INVALID_CONFIG and AHEAD_KEY in error.str()
 
 
 def partition_counts(

@@ -1,6 +1,6 @@
 """All that needs a broker: asked in an order in which one answer tells what else can be asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
@@ -17,10 +17,11 @@ from streamingcandle.kafka.reach import LIMIT_S, BrokerAnswer, addresses, ask_br
 from streamingcandle.kafka.survey import (
     ClockAnswer,
     GroupAnswer,
+    Newest,
     TopicAnswer,
     ask_clock,
     ask_group,
-    ask_keys,
+    ask_newest,
     ask_topics,
     ask_transactions,
 )
@@ -32,6 +33,7 @@ from streamingcandle.ops.doctor.group import judge_group
 from streamingcandle.ops.doctor.partitioner import CHECK as PARTITIONER
 from streamingcandle.ops.doctor.partitioner import judge_keys
 from streamingcandle.ops.doctor.rights import judge_rights
+from streamingcandle.ops.doctor.timestamps import judge_stamps
 from streamingcandle.ops.doctor.topics import judge_topics
 
 Answer = TypeVar("Answer")
@@ -115,8 +117,14 @@ def _check_group(
     found += judge_group(deployment, group, ticks.partitions)
     if "READ" not in ticks.operations:
         return [*found, not_made(PARTITIONER, f"{deployment.ticks} may not be read")]
-    keys, trouble = _result(PARTITIONER, _asked(clock, lambda: ask_keys(settings, group)))
-    return [*found, *(trouble if keys is None else [judge_keys(deployment, keys, ticks.partitions)])]
+    newest, trouble = _result(PARTITIONER, _asked(clock, lambda: ask_newest(settings, group.begins, group.ends)))
+    return [*found, *(trouble if newest is None else judge_newest(deployment, newest, ticks.partitions))]
+
+
+def judge_newest(deployment: Deployment, newest: Sequence[Newest], partitions: int) -> list[Finding]:
+    """What the newest ticks of a topic of so many partitions tell of their producers."""
+    keys = judge_keys(deployment, [(tick.partition, tick.key) for tick in newest], partitions)
+    return [keys, *judge_stamps(deployment.ticks, [tick.timestamp_ms for tick in newest])]
 
 
 def _ask_clock(settings: KafkaSettings, clock: Clock, snapshots: TopicAnswer) -> ClockAnswer | str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from streamingcandle.kafka.survey import TopicAnswer
 from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, hours, ok, warning
+from streamingcandle.ops.doctor.timestamps import judge_ahead
 
 ENSURE = "make it with `streamingcandle topics ensure`"
 OUTAGE_MS = 4 * 86_400_000
@@ -27,7 +28,7 @@ def judge_topics(deployment: Deployment, topics: Mapping[str, TopicAnswer]) -> l
                 do = f"grant DESCRIBE_CONFIGS on topic {name}"
                 own.append(warning(check, f"{name}: its settings cannot be read, and are not checked", do))
             elif name == deployment.ticks:
-                own += _ticks(deployment, topic, topic.config)
+                own += [*_ticks(deployment, topic, topic.config), *judge_ahead(name, topic.config)]
             elif name == deployment.snapshots:
                 own += _snapshots(topic, topic.config)
             else:
