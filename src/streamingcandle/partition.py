@@ -12,7 +12,7 @@ from streamingcandle.candles.commit import Commit, Fingerprint
 from streamingcandle.candles.feed_clock import LEAP_MS, FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Committed, Letter, Origin, Records
-from streamingcandle.letters import ours
+from streamingcandle.letters import OWN_HEADERS, ours
 from streamingcandle.state.snapshot import Snapshot, UnusableError
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,14 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
     late: str
 
 
+LETTER_BYTES = 1_000
+"""What a letter takes in memory beside key, value and the record's own headers."""
+HEADER_BYTES = 150
+
+
 def _size(letter: Letter) -> int:
-    return len(letter.value or b"") + len(letter.key or b"")
+    own = sum(len(name) + len(text or b"") + HEADER_BYTES for name, text in letter.headers[:-OWN_HEADERS])
+    return len(letter.value or b"") + len(letter.key or b"") + own + LETTER_BYTES
 
 
 def fingerprint_of(record: Origin, topic_id: str) -> Fingerprint:

@@ -36,14 +36,20 @@ BACKLOG_RECORDS = 5_000
 GATHER_MS = 30
 """What is due waits so long for partitions that will be due within as much: a transaction right behind another one
 waits until the broker has written that one's marks, which takes longer (docs/decisions/0008)."""
-LETTER_BYTES_MAX = 8_000_000
-"""Dead letters and late ticks held before a commit is made for their sake."""
+LETTER_BYTES_MAX = 32_000_000
+"""Dead letters and late ticks of all partitions, before a commit is made for their sake. Where none comes about reading
+stops, as with a full transaction of candles: what is held grows by one poll more, 16 MB or so (docs/decisions/0015)."""
 ASK_AGAIN_MS = 1_000
 """After a question for an end that nobody answered."""
 PROGRESS_MS = 1_000
 """A restore that takes longer says how far it is."""
 RETRY_MS = 200
 """After an unanswered question the next one waits this long."""
+REPEAT_MS = 60_000
+"""A failure that lasts is told of this often, with how often it happened."""
+STOP_TRIES = 2
+"""A transaction that was aborted, or in doubt, is made once more at a stop."""
+OFFSETS_SHOWN_MAX = 12
 FOREIGN_MAX_MS = 60_000
 """How long a partition may stay ours while somebody else commits its offsets."""
 
@@ -86,13 +92,24 @@ class Path:
         self._due_at_ms: int | None = None
         self._ask_at_ms = 0
         self.retry_at_ms = 0
+        self.is_ending = False
+        self.counts = dict.fromkeys(("read", "candles", "letters"), 0)
+        """Records folded, restores included; what was published."""
         self._doubt: Doubt | None = None
+        self._handed = 0
+        """Candles of the transaction under way, or in doubt."""
+        self._is_failing = False
+        """Whether the last commit has not come about."""
+        self._failure = ""
+        self._aborts = 0
+        self._abort_told_at_ms: int | None = None
 
     # ---- partitions come and go (called by the log, from within poll) ----
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Take partitions over where the group's last commit left them: the one way to restore."""
-        everybody = self.log.partitions()
+        # What the brokers tell of the topic may be older than what they give us.
+        everybody = range(max([*self.log.partitions(), *partitions]) + 1)
         committed = self.log.committed(everybody)
         taken = {}
         for number in partitions:
@@ -108,7 +125,8 @@ class Path:
         """Forget them: what was not committed is folded again by whoever has them next."""
         for number in partitions:
             self.partitions.pop(number, None)
-        logger.info("partitions given up: %s", list(partitions))
+        if not self.is_ending:
+            logger.info("partitions given up: %s", list(partitions))
 
     def gone(self, partition: int, offset: int) -> None:
         """Say it, and go on with what is left."""
@@ -144,6 +162,7 @@ class Path:
                 continue
             was_restoring = partition.is_restoring
             self._placement.check_keys(records)
+            self.counts["read"] += len(records.values)
             partition.fold(records, self.settings.topics, now_ms=now_ms, wall_ms=wall_ms)
             self._placement.check_new(self.partitions, records)
             if was_restoring and not partition.is_restoring:
@@ -200,7 +219,7 @@ class Path:
         """At the interval when anything is new; in a moment when windows are due and no backlog waits."""
         now_ms = self.clock.monotonic_ms()
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
-        if self._doubt is not None or any(partition.letter_bytes >= LETTER_BYTES_MAX for partition in publishing):
+        if self._doubt is not None or self._letter_bytes() >= LETTER_BYTES_MAX:
             return True
         if now_ms >= self._committed_at_ms + self.settings.commit_interval_ms:
             return any(p.position > p.committed.offset or p.has_due() for p in publishing)
@@ -211,8 +230,22 @@ class Path:
             if self._due_at_ms is None:
                 self._due_at_ms = now_ms
             return self._gather_ms(now_ms) == 0
-        due = sum(partition.book.count_due(partition.due_ms()) for partition in publishing)
-        return due >= self.settings.candles_max
+        return self._due(publishing) >= self.settings.candles_max
+
+    def is_held(self) -> bool:
+        """Whether nothing may be read now: what waits for a commit is as much as one takes, and none comes about."""
+        if self._letter_bytes() >= LETTER_BYTES_MAX:
+            return True
+        publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
+        return self._is_failing and self._due(publishing) >= self.settings.candles_max
+
+    def _letter_bytes(self) -> int:
+        return sum(partition.letter_bytes for partition in self.partitions.values())
+
+    @staticmethod
+    def _due(publishing: Sequence[InputPartition]) -> int:
+        """How many candles."""
+        return sum(partition.book.count_due(partition.due_ms()) for partition in publishing)
 
     def _gather_ms(self, now_ms: int) -> int:
         """How long what is due still waits for others."""
@@ -228,6 +261,7 @@ class Path:
         """One transaction over all partitions assigned now; false when it did not come about."""
         if self.clock.monotonic_ms() < self.retry_at_ms:
             return False
+        self._is_failing = True
         if self._doubt is not None:
             self._settle(self._doubt)
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
@@ -235,6 +269,7 @@ class Path:
         # And a flush of nothing is one: others wait for its mark.
         is_marking = any(p.has_due() or (is_flush and not p.is_flushed(p.position)) for p in publishing)
         if not is_marking and all(p.position == p.committed.offset for p in publishing):
+            self._is_failing = False
             return True
         topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
         commits = dict[int, Commit]()
@@ -252,6 +287,7 @@ class Path:
         if not self._publish(Doubt(transaction, commits, publishing)):
             self.retry_at_ms = self.clock.monotonic_ms() + self.settings.commit_interval_ms
             return False
+        self._is_failing = False
         self._committed_at_ms = self.clock.monotonic_ms()
         self._due_at_ms = None
         return True
@@ -259,10 +295,12 @@ class Path:
     def _candles(
         self, partitions: Sequence[InputPartition], commits: Mapping[int, Commit], *, is_flush: bool
     ) -> Iterator[tuple[str, Sequence[tuple[bytes, bytes]]]]:
+        self._handed = 0
         for partition in partitions:
             sheets = partition.candles(commits[partition.number], is_flush=is_flush)
             for topic, sheet in zip(self.settings.topics.candles, sheets, strict=True):
                 if sheet:
+                    self._handed += len(sheet)
                     yield topic, sheet
 
     def save_snapshots(self, *, is_all: bool) -> None:
@@ -305,15 +343,35 @@ class Path:
         try:
             self.log.commit(wanted.transaction)
         except NotCommittedError as error:
-            logger.warning("transaction aborted, again in a moment: %s", error)
+            self._tell_abort(str(error))
             return False
         except InDoubtError as error:
             logger.warning("transaction in doubt, settling it: %s", error)
+            self._failure = str(error)
             self._doubt = wanted
             return self._settle(wanted)
         for partition in wanted.partitions:
             partition.adopt(wanted.commits[partition.number], wanted.transaction.offsets[partition.number])
+        self._landed(wanted)
         return True
+
+    def _landed(self, wanted: Doubt) -> None:
+        if self._aborts > 1:
+            logger.info("transaction committed, after %d that were aborted", self._aborts)
+        self._aborts = 0
+        self.counts["candles"] += self._handed
+        self.counts["letters"] += len(wanted.transaction.letters)
+
+    def _tell_abort(self, reason: str) -> None:
+        """At once, and while it lasts once a minute."""
+        self._failure = reason
+        self._aborts += 1
+        now_ms = self.clock.monotonic_ms()
+        if self._abort_told_at_ms is not None and now_ms < self._abort_told_at_ms + REPEAT_MS:
+            return
+        self._abort_told_at_ms = now_ms
+        times = "" if self._aborts == 1 else f" ({self._aborts} times by now)"
+        logger.warning("transaction aborted, again in a moment%s: %s", times, reason)
 
     def _settle(self, doubt: Doubt) -> bool:
         """True when the transaction turns out to be in the log; offsets of another's marks are noted."""
@@ -330,7 +388,10 @@ class Path:
             elif committed[number] not in (None, partition.committed, partition.found):
                 logger.warning("partition %d: committed by another process; waiting to be told", number)
                 partition.foreign_since_ms = self.clock.monotonic_ms()
-        return all(committed[number] == wanted for number, wanted in offsets.items())
+        is_in = all(committed[number] == wanted for number, wanted in offsets.items())
+        if is_in:
+            self._landed(doubt)
+        return is_in
 
     def has_reached(self, goal: Mapping[int, int]) -> bool:
         """Whether every partition of ours is read up to its goal."""
@@ -362,6 +423,32 @@ class Path:
             if self.settings.is_flush and (commit is None or not commit.is_flushed(self.rules, goal[number])):
                 return False
         return True
+
+    def stop(self) -> None:
+        """Commit what is due before the end; OutsideError where that does not come about, tried once more."""
+        for _ in range(STOP_TRIES):
+            self.retry_at_ms = 0
+            if self.commit():
+                return
+        left = sum(partition.position - partition.committed.offset for partition in self.partitions.values())
+        message = (
+            f"stopped before the last transaction came about: {self._failure}; nothing is lost: "
+            f"the next start reads the last {left} records again"
+        )
+        raise OutsideError(message)
+
+    def tell_end(self) -> None:
+        """What this run did, in one line; from here on nobody is told that partitions go."""
+        self.is_ending = True
+        held = sorted(self.partitions.values(), key=lambda partition: partition.number)
+        places = ", ".join(f"[{partition.number}]@{partition.committed.offset}" for partition in held)
+        if len(held) > OFFSETS_SHOWN_MAX:
+            places = f" in {len(held)} partitions, {sum(partition.committed.offset for partition in held)} records"
+        logger.info(
+            "ended: %d records read, %d candles and %d dead letters or late ticks published; %s",
+            *self.counts.values(),
+            f"committed up to {self.settings.topics.ticks}{places}" if held else "no partition was ours",
+        )
 
     def check_owned(self) -> None:
         """A partition whose offsets somebody else commits must leave us soon."""
@@ -397,7 +484,7 @@ def run(
     while not is_stopping():
         tell_turn(path)
         try:
-            batches = list(log.poll(path.wait_s(), path))
+            batches = list(log.poll(path.wait_s(), path, is_held=path.is_held()))
             path.fold(batches)
             path.tell_time()
             if path.is_commit_due(is_caught_up=sum(len(b.values) for b in batches) < BACKLOG_RECORDS) and path.commit():
@@ -412,5 +499,6 @@ def run(
     else:
         if away is not None:
             raise away
-        path.commit()
+        path.stop()
     path.save_snapshots(is_all=True)
+    path.tell_end()

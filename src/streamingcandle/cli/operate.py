@@ -126,7 +126,7 @@ def _run(
         return is_stopping()
 
     try:
-        _await_topic(world, log, is_waiting_over)
+        _await_topics(world, log, is_waiting_over)
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
@@ -137,13 +137,16 @@ def _run(
         claimed.release()
 
 
-def _await_topic(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:
-    """Return when the tick topic is there; MissingTopicError after the setting `wait`."""
+def _await_topics(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:
+    """Return when every topic is there; MissingTopicError after the setting `wait`."""
     until_ms = world.clock.monotonic_ms() + world.settings.duration_ms("wait")
+    topics = world.settings.topics()
+    names = [*topics.candles, topics.dead_letters, topics.late]
     is_told = False
     while not is_stopping():
         try:
             log.partitions()
+            log.check_topics(names)
         except MissingTopicError as error:
             if world.clock.monotonic_ms() >= until_ms:
                 raise

@@ -89,9 +89,9 @@ class Witness(SimulatedLog):
         assert isinstance(self.listener, pipeline.Path)
         return self.listener.partitions[number].book
 
-    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+    def poll(self, timeout_s: float, listener: Listener, *, is_held: bool = False) -> Iterable[Records]:
         """See `interfaces.Reader`. Who asks again and again without waiting, for nothing, wastes a core."""
-        batches = list(super().poll(timeout_s, listener))
+        batches = list(super().poll(timeout_s, listener, is_held=is_held))
         self._spins = 0 if batches or timeout_s > 0 else self._spins + 1
         if self._spins == SPINS_MAX:
             self._faults.append(f"{self._who}: polls without waiting, and without need")
