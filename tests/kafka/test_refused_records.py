@@ -1,12 +1,13 @@
 """Records that a topic does not take, and topics that are not there: no candle waits for a letter, and the cause is named."""
 
+import ctypes
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message, Producer, cimpl
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -37,6 +38,22 @@ class Feed:
         self._producer.produce(f"{self.prefix}-ticks", value, key, timestamp=OPEN_MS, headers=headers)
         assert self._producer.flush(30) == 0
 
+    def append_raw(self, value: bytes, headers: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """By the C library: Python's client takes no name that is not text."""
+        library = ctypes.CDLL(cimpl.__file__)
+        library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
+        reason = ctypes.create_string_buffer(512)
+        conf = ctypes.c_void_p(library.rd_kafka_conf_new())
+        library.rd_kafka_conf_set(conf, b"bootstrap.servers", self.bootstrap.encode(), reason, len(reason))
+        client = ctypes.c_void_p(library.rd_kafka_new(0, conf, reason, len(reason)))
+        parts: list[object] = [1, f"{self.prefix}-ticks".encode(), 4, value, ctypes.c_size_t(len(value))]
+        parts += [5, b"1", ctypes.c_size_t(1), 8, ctypes.c_int64(OPEN_MS)]
+        for name, text in headers:
+            parts += [9, name, text, ctypes.c_ssize_t(len(text or b""))]
+        assert library.rd_kafka_producev(client, *parts, 0) == 0
+        assert library.rd_kafka_flush(client, 30_000) == 0
+        library.rd_kafka_destroy(client)
+
     def run(self) -> str:
         """To the end; what it said."""
         done = run(self.variables, "run", "--until-end", "--flush")
@@ -52,15 +69,15 @@ class Feed:
 
 
 def test_big_keys_many_headers_and_names_that_are_no_text(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
-    feed = Feed(broker, topic_prefix, tmp_path, {})
+    feed = Feed(broker, topic_prefix, tmp_path, {"app-dead-letters": {"max.message.bytes": "1048588"}})
     good = json.dumps(TICK).encode()
     feed.append(good)
     feed.append(b"bad key", b"k" * 1_100_000)
     feed.append(b"bad headers", b"1", [(f"name {number}", b"x" * 2_000) for number in range(1_000)])
     feed.append(b"bad header", b"1", [("long", b"x" * 1_100_000)])
-    names = [("plain", b"1"), (b"\xff\xfe", b"2"), ("é", b"3"), (b"\xfd", b"4"), ("none", None)]
-    feed.append(b"bad names", b"1", names)
-    feed.append(json.dumps(TICK | {"LastRate": 11}).encode(), b"1", [(b"\xff", b"on a good record")])
+    names = [(b"plain", b"1"), (b"\xff\xfe", b"2"), ("é".encode(), b"3"), (b"\xfd", b"4"), (b"none", None)]
+    feed.append_raw(b"bad names", names)
+    feed.append_raw(json.dumps(TICK | {"LastRate": 11}).encode(), [(b"\xff", b"on a good record")])
     feed.run()
     assert feed.candle_ticks() == 2
     found = {(letter.value() or b"").decode(): letter for letter in feed.letters()}

@@ -292,23 +292,25 @@ def origin_of(message: Message) -> Origin:
 def _headers(message: Message) -> list[tuple[str, bytes | None]]:
     """The record's headers, and one more where the client cannot read the name of some: how many (decisions/0015).
 
-    Of those the values are kept, and the name that the client tells of. What it gives for a name is no object at all,
-    which only `repr` and a slice may meet.
+    It raises once or not at all, and gives for such a name no object, which nothing may touch but the `repr` of the
+    tuple it is in. The values are kept, and the name that it tells of.
     """
-    try:
-        return cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    except (SystemError, UnicodeDecodeError) as error:
-        cause = error if isinstance(error, UnicodeDecodeError) else error.__cause__
-        told = cause.object if isinstance(cause, UnicodeDecodeError) else b""
-    try:
-        found = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    except (SystemError, UnicodeDecodeError):
+    found, told = None, b""
+    for _ in range(2):
+        try:
+            found = cast("list[tuple[str, bytes | None]] | None", message.headers())
+            break
+        except (SystemError, UnicodeDecodeError) as error:
+            cause = error if isinstance(error, UnicodeDecodeError) else error.__cause__
+            told = cause.object if isinstance(cause, UnicodeDecodeError) else b""
+    else:
         return [(UNREADABLE, b"all")]
-    is_bad = [repr(header).startswith("(<NULL>") for header in found]
-    last = max((index for index, bad in enumerate(is_bad) if bad), default=-1)
-    names = [f"unreadable-{index}" if bad else "" for index, bad in enumerate(is_bad)]
-    if last >= 0 and told:
-        names[last] = told.decode(errors="backslashreplace")
+    is_bad = [repr(header).startswith("(<NULL>") for header in found or ()]
+    if not found or not any(is_bad):
+        return found or []
+    names = [f"unreadable-{index}" for index in range(len(found))]
+    if told:
+        names[max(index for index, bad in enumerate(is_bad) if bad)] = told.decode(errors="backslashreplace")
     read = [(name, *header[1:]) if bad else header for name, bad, header in zip(names, is_bad, found, strict=True)]
     return [*read, (UNREADABLE, str(sum(is_bad)).encode())]
 
