@@ -16,6 +16,10 @@ class NotCommittedError(StreamingCandleError):
     """The transaction is certainly not in the log; what it held is still to be published."""
 
 
+class NotMemberError(NotCommittedError):
+    """As that, and the partitions are others' by now: who has them publishes it. A later poll tells of it."""
+
+
 class InDoubtError(StreamingCandleError):
     """Nobody knows yet whether the transaction is in the log: `settle`, then read `committed`."""
 

@@ -19,6 +19,7 @@ from streamingcandle.interfaces import (
     InDoubtError,
     Log,
     NotCommittedError,
+    NotMemberError,
     Records,
     Snapshots,
     Transaction,
@@ -52,6 +53,10 @@ STOP_TRIES = 2
 OFFSETS_SHOWN_MAX = 12
 FOREIGN_MAX_MS = 60_000
 """How long a partition may stay ours while somebody else commits its offsets."""
+
+
+class StoppedError(OutsideError):
+    """A stop came while transactions failed, and the last one failed too."""
 
 
 class Doubt(msgspec.Struct, frozen=True):
@@ -101,6 +106,8 @@ class Path:
         self._is_failing = False
         """Whether the last commit has not come about."""
         self._failure = ""
+        self._is_left = False
+        """Whether the last commit was refused since the partitions are others' by now."""
         self._aborts = 0
         self._abort_told_at_ms: int | None = None
 
@@ -261,7 +268,7 @@ class Path:
         """One transaction over all partitions assigned now; false when it did not come about."""
         if self.clock.monotonic_ms() < self.retry_at_ms:
             return False
-        self._is_failing = True
+        self._is_failing, self._is_left = True, False
         if self._doubt is not None:
             self._settle(self._doubt)
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
@@ -344,6 +351,7 @@ class Path:
             self.log.commit(wanted.transaction)
         except NotCommittedError as error:
             self._tell_abort(str(error))
+            self._is_left = isinstance(error, NotMemberError)
             return False
         except InDoubtError as error:
             logger.warning("transaction in doubt, settling it: %s", error)
@@ -425,17 +433,20 @@ class Path:
         return True
 
     def stop(self) -> None:
-        """Commit what is due before the end; OutsideError where that does not come about, tried once more."""
+        """Commit what is due before the end; StoppedError where that does not come about, tried once more."""
         for _ in range(STOP_TRIES):
             self.retry_at_ms = 0
             if self.commit():
+                return
+            if self._is_left:
+                logger.info("the group has given our partitions to others, who read on from the last commit")
                 return
         left = sum(partition.position - partition.committed.offset for partition in self.partitions.values())
         message = (
             f"stopped before the last transaction came about: {self._failure}; nothing is lost: "
             f"the next start reads the last {left} records again"
         )
-        raise OutsideError(message)
+        raise StoppedError(message)
 
     def tell_end(self) -> None:
         """What this run did, in one line; from here on nobody is told that partitions go."""

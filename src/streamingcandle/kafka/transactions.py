@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from streamingcandle.aside import begin
 from streamingcandle.errors import MissingTopicError, SettingsError
-from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Letter, NotCommittedError, Transaction
+from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Letter, NotCommittedError, NotMemberError, Transaction
 from streamingcandle.kafka.brokers import PASSING, Brokers, logger
 from streamingcandle.kafka.client import KafkaSettings, new_client, transaction_properties
 from streamingcandle.kafka.deliveries import TOO_LARGE, Failures, Limits
@@ -28,6 +28,14 @@ PIECE_S = 1.0
 HUNG_MS = 5_000
 """A call that should end within PIECE_S is given up after this."""
 HUNG_LOOK_S = 0.1
+NOT_MEMBER = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.STALE_MEMBER_EPOCH,
+    }
+)
 CONFIRM_MS = 1_000
 """A topic is missing when the brokers say so twice, this long apart."""
 
@@ -179,7 +187,8 @@ class Transactions:
                 raise SettingsError(message) from error
         self._limits.shorten(failures.letters)
         reason = f"{cause.str()}; the first: {failures.first}" if failures.first else cause.str()
-        raise NotCommittedError(reason) from error
+        kind = NotMemberError if cause.code() in NOT_MEMBER else NotCommittedError
+        raise kind(reason) from error
 
     def _check_topics(self) -> None:
         """MissingTopicError where a topic of the transaction is gone: nothing will ever come into it."""

@@ -10,6 +10,7 @@ from streamingcandle.interfaces import (
     InDoubtError,
     Listener,
     NotCommittedError,
+    NotMemberError,
     Origin,
     Records,
     Transaction,
@@ -196,7 +197,9 @@ class SimulatedLog:
             self._host.reach("end")
             if fate == "aborts" or not is_member:
                 self._broker.end(pending, self._epoch, is_commit=False)
-                raise NotCommittedError("aborted" if is_member else "not a member of the group any more")
+                if not is_member:
+                    raise NotMemberError("not a member of the group any more")
+                raise NotCommittedError("aborted")
             self._end(pending, self._epoch, fate)
         except (FencedError, BrokerAwayError) as error:
             self._doubtful |= transaction.offsets.keys()

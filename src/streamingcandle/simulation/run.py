@@ -268,7 +268,8 @@ class Stage:
 
     def _ended(self, process: Process) -> None:
         self._all.remove(process)
-        if process.failure is not None and not isinstance(process.failure, OwnedError | BrokerAwayError):
+        allowed = OwnedError | BrokerAwayError | pipeline.StoppedError
+        if process.failure is not None and not isinstance(process.failure, allowed):
             self.faults.append(f"{process.instance} life {process.life} failed: {process.failure!r}")
         self.time.at(self.time.now_ms + SESSION_MS, partial(self._expel, process))
 
