@@ -103,7 +103,8 @@ class Reader(Protocol):
 
         Records come in log order, none twice, none skipped, only of partitions assigned and only from
         committed transactions. While `is_held` none come, whatever else happens. Raises OwnedError when another
-        process took our place for good, and BrokerAwayError, holding no records back, for as long as the brokers are lost.
+        process took our place for good, and BrokerAwayError, holding no records back, for as long as the brokers
+        are lost.
         """
 
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:

@@ -239,8 +239,8 @@ class InputPartition:
         """Whether the windows of the records before `offset` are out, open ones too."""
         return self.commit.is_flushed(self.rules, offset)
 
-    def close(self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int) -> Commit:
-        """What a commit at this position says; changes nothing here."""
+    def close(self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int, topics: str) -> Commit:
+        """What a commit at this position says, `topics` being the marks of those it goes to; changes nothing here."""
         is_flush = is_flush or self._is_clock_reset
         frontiers_ms = self.book.close(due_ms=self.due_ms(), flush=is_flush, candles_max=candles_max)
         if self._is_clock_reset:
@@ -261,6 +261,7 @@ class InputPartition:
             partitions=partitions,
             open_windows=self.book.count_due([LAST_MS] * len(frontiers_ms)) - self.book.count_due(frontiers_ms),
             snapshot=self.snapshot_offset,
+            topics=topics,
         )
 
     def candles(self, commit: Commit, *, is_flush: bool) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from streamingcandle.candles.commit import Commit
+from streamingcandle.candles.commit import Commit, topic_marks
 from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import OutsideError, OwnedError
 from streamingcandle.interfaces import (
@@ -101,6 +101,7 @@ class Path:
         self.counts = dict.fromkeys(("read", "candles", "letters"), 0)
         """Records folded, restores included; what was published."""
         self._doubt: Doubt | None = None
+        self._topic_marks = topic_marks(settings.topics.candles)
         self._handed = 0
         """Candles of the transaction under way, or in doubt."""
         self._is_failing = False
@@ -283,7 +284,11 @@ class Path:
         room = self.settings.candles_max
         for partition in publishing:
             commits[partition.number] = commit = partition.close(
-                is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id, partitions=partitions
+                is_flush=is_flush,
+                candles_max=max(room, 1),
+                topic_id=topic_id,
+                partitions=partitions,
+                topics=self._topic_marks,
             )
             room -= partition.book.count_due(commit.frontiers_of(self.rules))
         transaction = Transaction(

@@ -1,4 +1,4 @@
-"""Commits that fail while rejects pour in: reading stops, memory stays flat, the group keeps us, and then all is there."""
+"""Commits that fail while rejects pour in: reading stops, memory stays flat, the group keeps us, then all is there."""
 
 from pathlib import Path
 

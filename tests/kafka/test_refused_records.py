@@ -1,4 +1,4 @@
-"""Records that a topic does not take, and topics that are not there: no candle waits for a letter, and the cause is named."""
+"""Records that a topic does not take, topics that are not there: no candle waits for a letter, the cause is named."""
 
 import ctypes
 import hashlib
@@ -182,3 +182,29 @@ def _delete(broker: Broker, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     admin.delete_topics([topic])[topic].result(30)
     await_that(lambda: topic not in admin.list_topics(timeout=30).topics, "the topic gone")
+
+
+def test_two_deployments_into_one_candle_topic_are_told_of(broker: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    with Deployment(broker, topic_prefix, tmp_path, partitions=1) as deployment:
+        service = deployment.start()
+        deployment.feed(market(500))
+        deployment.await_committed()
+        other = {
+            "STREAMINGCANDLE_APPLICATION_ID": f"{topic_prefix}-other",
+            "STREAMINGCANDLE_TIMEFRAMES": "1m",
+            "STREAMINGCANDLE_STATE_DIR": str(tmp_path / "other"),
+        }
+        run_well(deployment.variables | other, "topics", "ensure")
+        said = run(deployment.variables | other, "run", "--until-end").stderr.decode()
+        (line,) = [line for line in said.splitlines() if "each is there twice" in line]
+        assert f"group {topic_prefix}-app " in line
+        assert f"into {deployment.candle_topics[0]}:" in line
+        asked = run(deployment.variables | other, "doctor")
+        assert asked.returncode == 1
+        assert b"each is there twice" in asked.stdout + asked.stderr
+        # Elsewhere they do not disturb each other.
+        apart = other | {"STREAMINGCANDLE_CANDLE_TOPIC": f"{topic_prefix}-apart-{{n}}"}
+        run_well(deployment.variables | apart, "topics", "ensure")
+        said = run(deployment.variables | apart, "run", "--until-end").stderr.decode()
+        assert "each is there twice" not in said
+        assert service.stop() == 0

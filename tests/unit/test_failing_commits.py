@@ -145,7 +145,5 @@ def test_a_run_that_ends_well_says_what_it_did(caplog: pytest.LogCaptureFixture)
     world = World([])
     world.append(tick(0), tick(120), b"bad")
     world.run(lambda: world.committed() == 3)
-    last = caplog.records[-1].getMessage()
-    assert last == "ended: 3 records read, 1 candles and 1 dead letters or late ticks published; committed up to ticks[0]@3"
-
-
+    ending = "ended: 3 records read, 1 candles and 1 dead letters or late ticks published; committed up to ticks[0]@3"
+    assert caplog.records[-1].getMessage() == ending

@@ -13,7 +13,8 @@ OVERHEAD_BYTES = 100
 
 
 def _letter(key: bytes | None, value: bytes | None, headers: Headers = ()) -> Letter:
-    return Letter("letters", key, value, ours(Origin(key, value, 5, 7, headers), "reason", "json", topic="t", partition=3))
+    told = ours(Origin(key, value, 5, 7, headers), "reason", "json", topic="t", partition=3)
+    return Letter("letters", key, value, told)
 
 
 def _size_bytes(letter: Letter) -> int:

@@ -16,6 +16,7 @@ from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import Log
 from streamingcandle.kafka.log import KafkaLog
+from streamingcandle.kafka.neighbours import CURE, neighbours
 from streamingcandle.kafka.snapshots import CONFIG as SNAPSHOTS_CONFIG
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
@@ -127,6 +128,7 @@ def _run(
 
     try:
         _await_topics(world, log, is_waiting_over)
+        _tell_neighbours(world, log)
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
@@ -135,6 +137,15 @@ def _run(
     finally:
         log.close()
         claimed.release()
+
+
+def _tell_neighbours(world: World, log: Log) -> None:
+    """Say once, by one of several workers, who makes the same candles."""
+    if world.settings.bootstrap_servers is None or world.worker:
+        return
+    candles = world.settings.topics().candles
+    for neighbour in neighbours(world.kafka(), candles, log.partitions(), world.clock):
+        logger.error("%s; %s", neighbour, CURE)
 
 
 def _await_topics(world: World, log: Log, is_stopping: Callable[[], bool]) -> None:

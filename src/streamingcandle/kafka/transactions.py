@@ -13,7 +13,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from streamingcandle.aside import begin
 from streamingcandle.errors import MissingTopicError, SettingsError
-from streamingcandle.interfaces import BrokerAwayError, Clock, InDoubtError, Letter, NotCommittedError, NotMemberError, Transaction
+from streamingcandle.interfaces import (
+    BrokerAwayError,
+    Clock,
+    InDoubtError,
+    Letter,
+    NotCommittedError,
+    NotMemberError,
+    Transaction,
+)
 from streamingcandle.kafka.brokers import PASSING, Brokers, logger
 from streamingcandle.kafka.client import KafkaSettings, new_client, transaction_properties
 from streamingcandle.kafka.deliveries import TOO_LARGE, Failures, Limits
