@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from streamingcandle.account import Account
 from streamingcandle.candles.commit import Commit, topic_marks
 from streamingcandle.candles.rules import Rules
-from streamingcandle.errors import OutsideError, OwnedError
+from streamingcandle.errors import OwnedError
 from streamingcandle.interfaces import (
     BrokerAwayError,
     Clock,
@@ -27,6 +28,7 @@ from streamingcandle.interfaces import (
 from streamingcandle.partition import InputPartition, PathSettings
 from streamingcandle.placement import Placement
 from streamingcandle.restore import Restorer
+from streamingcandle.saving import Saver
 
 logger = logging.getLogger(__name__)
 
@@ -37,26 +39,17 @@ BACKLOG_RECORDS = 5_000
 GATHER_MS = 30
 """What is due waits so long for partitions that will be due within as much: a transaction right behind another one
 waits until the broker has written that one's marks, which takes longer (docs/decisions/0008)."""
-LETTER_BYTES_MAX = 32_000_000
+LETTER_BYTES_MAX = 16_000_000
 """Dead letters and late ticks of all partitions, before a commit is made for their sake. Where none comes about reading
 stops, as with a full transaction of candles: what is held grows by one poll more, 16 MB or so (docs/decisions/0015)."""
 ASK_AGAIN_MS = 1_000
 """After a question for an end that nobody answered."""
-PROGRESS_MS = 1_000
-"""A restore that takes longer says how far it is."""
 RETRY_MS = 200
 """After an unanswered question the next one waits this long."""
-REPEAT_MS = 60_000
-"""A failure that lasts is told of this often, with how often it happened."""
 STOP_TRIES = 2
 """A transaction that was aborted, or in doubt, is made once more at a stop."""
-OFFSETS_SHOWN_MAX = 12
 FOREIGN_MAX_MS = 60_000
 """How long a partition may stay ours while somebody else commits its offsets."""
-
-
-class StoppedError(OutsideError):
-    """A stop came while transactions failed, and the last one failed too."""
 
 
 class Doubt(msgspec.Struct, frozen=True):
@@ -81,36 +74,29 @@ class Path:
         tell_turn: Callable[["Path"], None] = lambda _: None,
     ) -> None:
         """Nothing is assigned yet."""
-        self._tell_restore = tell_restore
         self._tell_turn = tell_turn
         self.log = log
         self.clock = clock
         self.rules = rules
         self.settings = settings
         self.partitions: dict[int, InputPartition] = {}
-        self._snapshots = snapshots
+        self._saver = Saver(clock, snapshots)
         self._placement = Placement(rules, settings)
         self._restorer = Restorer(log, clock, rules, settings, snapshots)
-        self._failing: dict[str, dict[int, str]] = {}
-        self._told_at_ms = clock.monotonic_ms()
         self._committed_at_ms = clock.monotonic_ms()
         self._due_at_ms: int | None = None
         self._ask_at_ms = 0
         self.retry_at_ms = 0
         self.is_ending = False
-        self.counts = dict.fromkeys(("read", "candles", "letters"), 0)
-        """Records folded, restores included; what was published."""
+        self.account = Account(clock, tell_restore)
         self._doubt: Doubt | None = None
         self._topic_marks = topic_marks(settings.topics.candles)
         self._handed = 0
         """Candles of the transaction under way, or in doubt."""
         self._is_failing = False
         """Whether the last commit has not come about."""
-        self._failure = ""
         self._is_left = False
         """Whether the last commit was refused since the partitions are others' by now."""
-        self._aborts = 0
-        self._abort_told_at_ms: int | None = None
 
     # ---- partitions come and go (called by the log, from within poll) ----
 
@@ -126,7 +112,7 @@ class Path:
             taken[number] = self._restorer.take_over(number, committed[number])
             self._tell_turn(self)  # of many partitions, far from their broker, it takes longer than a watchdog waits
         self.partitions |= taken
-        self._tell_progress(self.clock.monotonic_ms())
+        self.account.tell_restore(self.partitions.values())
         return {number: self.partitions[number].position for number in partitions}
 
     def revoked(self, partitions: Sequence[int]) -> None:
@@ -170,25 +156,12 @@ class Path:
                 continue
             was_restoring = partition.is_restoring
             self._placement.check_keys(records)
-            self.counts["read"] += len(records.values)
+            self.account.read += len(records.values)
             partition.fold(records, self.settings.topics, now_ms=now_ms, wall_ms=wall_ms)
             self._placement.check_new(self.partitions, records)
             if was_restoring and not partition.is_restoring:
                 logger.info("partition %d: restored at offset %d", partition.number, partition.position)
-        self._tell_progress(now_ms)
-
-    def _tell_progress(self, now_ms: int) -> None:
-        if self._tell_restore is not None:
-            left = [p.committed.offset - p.position for p in self.partitions.values() if p.is_restoring]
-            self._tell_restore(sum(left))
-            return
-        if now_ms < self._told_at_ms + PROGRESS_MS:
-            return
-        self._told_at_ms = now_ms
-        for partition in self.partitions.values():
-            if partition.is_restoring:
-                position, goal = partition.position, partition.committed.offset
-                logger.info("partition %d: restoring, at offset %d of %d", partition.number, position, goal)
+        self.account.tell_restore(self.partitions.values())
 
     def tell_time(self) -> None:
         """Where only idle time can make a window due, and enough has passed, ask for the log's end."""
@@ -316,75 +289,25 @@ class Path:
                     yield topic, sheet
 
     def save_snapshots(self, *, is_all: bool) -> None:
-        """The snapshot longest due, or at a clean stop all: one at a time, so that no candle waits for many."""
-        now_ms = self.clock.monotonic_ms()
-        due_ms = now_ms - (0 if is_all else self.settings.snapshot_interval_ms)
-        waiting = [p for p in self.partitions.values() if p.position > p.snapshot_offset and p.snapshot_at_ms <= due_ms]
-        waiting.sort(key=lambda partition: partition.snapshot_at_ms)
-        for partition in waiting:
-            snapshot = partition.snapshot(wall_ms=self.clock.wall_ms())
-            if snapshot is None:
-                continue
-            data = snapshot.encode()
-            for store in self._snapshots:
-                if is_all and self._failing.get(store.name):
-                    continue  # a stop does not wait for it again
-                self._save(store, partition.number, data)
-            partition.snapshot_offset = snapshot.offset
-            partition.snapshot_at_ms = now_ms
-            if not is_all:
-                return
-
-    def _save(self, store: Snapshots, number: int, data: bytes) -> None:
-        """A store that fails costs time at the next start: said once, and once when it is over for all partitions."""
-        failing = self._failing.setdefault(store.name, {})
-        try:
-            store.save(number, data)
-        except OutsideError as error:
-            if str(error) not in failing.values():
-                logger.warning("snapshots in the %s fail, the run goes on without: %s", store.name, error)
-            failing[number] = str(error)
-        else:
-            # Partitions given up meanwhile are somebody else's to write.
-            left = {other: text for other, text in failing.items() if other != number and other in self.partitions}
-            if failing and not left:
-                logger.info("snapshots in the %s are written again", store.name)
-            self._failing[store.name] = left
+        """The one longest due, or at a clean stop all."""
+        self._saver.save(self.partitions, self.settings.snapshot_interval_ms, is_all=is_all)
 
     def _publish(self, wanted: Doubt) -> bool:
         try:
             self.log.commit(wanted.transaction)
         except NotCommittedError as error:
-            self._tell_abort(str(error))
+            self.account.aborted(str(error))
             self._is_left = isinstance(error, NotMemberError)
             return False
         except InDoubtError as error:
             logger.warning("transaction in doubt, settling it: %s", error)
-            self._failure = str(error)
+            self.account.failure = str(error)
             self._doubt = wanted
             return self._settle(wanted)
         for partition in wanted.partitions:
             partition.adopt(wanted.commits[partition.number], wanted.transaction.offsets[partition.number])
-        self._landed(wanted)
+        self.account.landed(self._handed, len(wanted.transaction.letters))
         return True
-
-    def _landed(self, wanted: Doubt) -> None:
-        if self._aborts > 1:
-            logger.info("transaction committed, after %d that were aborted", self._aborts)
-        self._aborts = 0
-        self.counts["candles"] += self._handed
-        self.counts["letters"] += len(wanted.transaction.letters)
-
-    def _tell_abort(self, reason: str) -> None:
-        """At once, and while it lasts once a minute."""
-        self._failure = reason
-        self._aborts += 1
-        now_ms = self.clock.monotonic_ms()
-        if self._abort_told_at_ms is not None and now_ms < self._abort_told_at_ms + REPEAT_MS:
-            return
-        self._abort_told_at_ms = now_ms
-        times = "" if self._aborts == 1 else f" ({self._aborts} times by now)"
-        logger.warning("transaction aborted, again in a moment%s: %s", times, reason)
 
     def _settle(self, doubt: Doubt) -> bool:
         """True when the transaction turns out to be in the log; offsets of another's marks are noted."""
@@ -403,7 +326,7 @@ class Path:
                 partition.foreign_since_ms = self.clock.monotonic_ms()
         is_in = all(committed[number] == wanted for number, wanted in offsets.items())
         if is_in:
-            self._landed(doubt)
+            self.account.landed(self._handed, len(doubt.transaction.letters))
         return is_in
 
     def has_reached(self, goal: Mapping[int, int]) -> bool:
@@ -446,25 +369,12 @@ class Path:
             if self._is_left:
                 logger.info("the group has given our partitions to others, who read on from the last commit")
                 return
-        left = sum(partition.position - partition.committed.offset for partition in self.partitions.values())
-        message = (
-            f"stopped before the last transaction came about: {self._failure}; nothing is lost: "
-            f"the next start reads the last {left} records again"
-        )
-        raise StoppedError(message)
+        raise self.account.stopped(self.partitions.values())
 
     def tell_end(self) -> None:
-        """What this run did, in one line; from here on nobody is told that partitions go."""
+        """What this run did; from here on nobody is told that partitions go."""
         self.is_ending = True
-        held = sorted(self.partitions.values(), key=lambda partition: partition.number)
-        places = ", ".join(f"[{partition.number}]@{partition.committed.offset}" for partition in held)
-        if len(held) > OFFSETS_SHOWN_MAX:
-            places = f" in {len(held)} partitions, {sum(partition.committed.offset for partition in held)} records"
-        logger.info(
-            "ended: %d records read, %d candles and %d dead letters or late ticks published; %s",
-            *self.counts.values(),
-            f"committed up to {self.settings.topics.ticks}{places}" if held else "no partition was ours",
-        )
+        self.account.tell_end(self.settings.topics.ticks, self.partitions.values())
 
     def check_owned(self) -> None:
         """A partition whose offsets somebody else commits must leave us soon."""

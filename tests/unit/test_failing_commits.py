@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from contract.simulated_world import RealHost
+from streamingcandle.account import REPEAT_MS
 from streamingcandle.clock import SystemClock
 from streamingcandle.errors import OutsideError
 from streamingcandle.partition import PathSettings, Topics
-from streamingcandle.pipeline import LETTER_BYTES_MAX, REPEAT_MS, run
+from streamingcandle.pipeline import LETTER_BYTES_MAX, run
 from streamingcandle.settings import load_settings
 from streamingcandle.simulation.broker import Broker
 from streamingcandle.simulation.log import Fate, SimulatedLog

@@ -141,7 +141,7 @@ def _run(
 
 def _tell_neighbours(world: World, log: Log) -> None:
     """Say once, by one of several workers, who makes the same candles."""
-    if world.settings.bootstrap_servers is None or world.worker:
+    if world.settings.bootstrap_servers is None or world.worker not in (None, 1):
         return
     candles = world.settings.topics().candles
     for neighbour in neighbours(world.kafka(), candles, log.partitions(), world.clock):

@@ -11,6 +11,7 @@ from random import Random
 import msgspec
 
 from streamingcandle import pipeline
+from streamingcandle.account import StoppedError
 from streamingcandle.candles.book import Book
 from streamingcandle.errors import OwnedError
 from streamingcandle.interfaces import BrokerAwayError, Listener, Records, Transaction
@@ -268,7 +269,7 @@ class Stage:
 
     def _ended(self, process: Process) -> None:
         self._all.remove(process)
-        allowed = OwnedError | BrokerAwayError | pipeline.StoppedError
+        allowed = OwnedError | BrokerAwayError | StoppedError
         if process.failure is not None and not isinstance(process.failure, allowed):
             self.faults.append(f"{process.instance} life {process.life} failed: {process.failure!r}")
         self.time.at(self.time.now_ms + SESSION_MS, partial(self._expel, process))
