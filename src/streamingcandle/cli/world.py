@@ -16,7 +16,7 @@ from streamingcandle.embedded.letters import EmbeddedLetters
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.store import EmbeddedStore
 from streamingcandle.embedded.tail import EmbeddedTail
-from streamingcandle.errors import MissingTopicError, SettingsError
+from streamingcandle.errors import MissingTopicError, SettingsError, StreamingCandleError
 from streamingcandle.interfaces import Log, Snapshots, Tail
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.feed import TickProducer
@@ -162,7 +162,14 @@ class World:
         if self.settings.bootstrap_servers is None:
             # Its own lock first: a second process is refused rather than made instance 1.
             topic = self.settings.text("tick_topic")
-            log = EmbeddedLog(self.embedded_store(), group=application_id, topic=topic, clock=self.clock)
+            store = EmbeddedStore(self.store_path)
+            if not store.topics():
+                store.ensure_topic(topic, 1)  # a fresh log; in one that has topics another name is a mistyped one
+            try:
+                log = EmbeddedLog(store, group=application_id, topic=topic, clock=self.clock)
+            except StreamingCandleError:
+                store.close()
+                raise
             return log, self._claim(application_id, instance)
         claimed = self._claim(application_id, instance)
         settings = self.settings.kafka_settings(claimed.identity(application_id))

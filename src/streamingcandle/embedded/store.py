@@ -11,6 +11,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -168,7 +169,9 @@ class EmbeddedStore:
         """Partitions and id. MissingTopicError where it is missing."""
         rows = self._rows("SELECT partitions, id FROM topics WHERE name = ?", name)
         if not rows:
-            message = f"topic {name} in {self.path}: missing; make it with `streamingcandle topics ensure`"
+            near = get_close_matches(name, [other for other, _ in self.topics()], n=1, cutoff=0.0)
+            nearest = f"; nearest: {near[0]}" if near else ""
+            message = f"topic {name} in {self.path}: missing{nearest}; make it with `streamingcandle topics ensure`"
             raise MissingTopicError(message)
         partitions, topic_id = rows[0]
         return partitions, topic_id
