@@ -16,6 +16,10 @@ class NotCommittedError(StreamingCandleError):
     """The transaction is certainly not in the log; what it held is still to be published."""
 
 
+class NotMemberError(NotCommittedError):
+    """As that, and the partitions are others' by now: who has them publishes it. A later poll tells of it."""
+
+
 class InDoubtError(StreamingCandleError):
     """Nobody knows yet whether the transaction is in the log: `settle`, then read `committed`."""
 
@@ -94,12 +98,13 @@ class Reader(Protocol):
     Every call of a `Log` may raise BrokerAwayError once `poll` has been called; before, it has waited for a time.
     """
 
-    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+    def poll(self, timeout_s: float, listener: Listener, *, is_held: bool = False) -> Iterable[Records]:
         """Wait at most this long for records; tells the listener of changes first.
 
         Records come in log order, none twice, none skipped, only of partitions assigned and only from
-        committed transactions. Raises OwnedError when another process took our place for good, and
-        BrokerAwayError, holding no records back, for as long as the brokers are lost.
+        committed transactions. While `is_held` none come, whatever else happens. Raises OwnedError when another
+        process took our place for good, and BrokerAwayError, holding no records back, for as long as the brokers
+        are lost.
         """
 
     def ends(self, partitions: Iterable[int]) -> Mapping[int, int]:
@@ -128,7 +133,8 @@ class Publisher(Protocol):
         """Publish all of it or nothing, at once visible to read_committed readers.
 
         Only for partitions assigned now, with no poll in between. Raises NotCommittedError, InDoubtError,
-        or OwnedError when another process has our identity; BrokerAwayError where nothing was begun.
+        or OwnedError when another process has our identity; BrokerAwayError where nothing was begun;
+        MissingTopicError where a topic is gone. A letter that its topic does not take is cut, and stops nothing.
         """
 
     def settle(self) -> None:
@@ -140,6 +146,9 @@ class Publisher(Protocol):
 
     def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
         """What the group has committed, a former owner's open commits waited for."""
+
+    def check_topics(self, names: Iterable[str]) -> None:
+        """MissingTopicError names those of them that are not there, and that no commit would make."""
 
     def topic_id(self) -> str:
         """Identifies the tick topic's life: another one after it was deleted and made anew."""

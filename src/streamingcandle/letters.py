@@ -1,16 +1,21 @@
 """Rejected and late records as they lie in their topics: what the path writes there, and what is read back.
 
 A letter is the record byte for byte, its own headers, and behind those ours: why, and where it came from. It is
-known by its place. What was put back on the tick topic is noted by a mark: a record of the same topic, without a
+known by its place. One that is over its topic's limit is cut: key, headers and value are then the beginnings of the
+record's, and `source.length`, `source.sha256` (of the value, also where that is whole) say so, `source.key.length`,
+`source.key.sha256` of a cut key, `source.headers.count`, `.length` and `.sha256` where some headers are left out (each
+name and value followed by a zero byte). The shortest form has nothing of the record, and its place as key.
+What was put back on the tick topic is noted by a mark: a record of the same topic, without a
 key, in the transaction that put it back. Letters and marks live and die together, the marks last.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
-from streamingcandle.interfaces import Origin
+from streamingcandle.interfaces import Letter, Origin
 
 Headers = Sequence[tuple[str, bytes | None]]
 RETRIED = "retried"
@@ -18,6 +23,16 @@ RETRIED = "retried"
 MARK = "retried.letters"
 """Header of a mark; its value is JSON, the offsets of the letters by partition."""
 WHY = ("reason", "timeframes")
+OWN_HEADERS = 5
+"""How many headers of ours a letter has, whole."""
+CUT_BYTES = 1_000
+"""What a batch of one record and the headers of a cut take beside key, value and other headers."""
+HEADER_BYTES = 10
+"""What one header takes beside its name and value, at most."""
+PART_SHARE = 4
+"""A cut key gets one part in so many of the room, the record's own headers as much: the rest is the value's."""
+WHY_BYTES_MAX = 200
+"""Of why a letter is here, in its shortest form."""
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
@@ -32,7 +47,7 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class StoredLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of a dead-letter or late topic. `value` is its beginning only where it `is_cut`."""
+    """One record of a dead-letter or late topic. Where it `is_cut`, key, value and headers may be beginnings only."""
 
     place: Place
     kept_ms: int
@@ -49,11 +64,11 @@ class StoredLetter(msgspec.Struct, frozen=True, kw_only=True):
     """The record's; -1 where it had none."""
     size_bytes: int
     sha256: str | None
-    """Of the whole record, where it was cut."""
+    """Of the whole value, where anything was cut."""
 
     @property
     def is_cut(self) -> bool:
-        """Whether the topic's limit on a record left only the beginning of it."""
+        """Whether the topic's limit on a record left only a part of it."""
         return self.sha256 is not None
 
 
@@ -111,6 +126,74 @@ def ours(origin: Origin, why: str, text: str, *, topic: str, partition: int) -> 
         ("source.offset", str(origin.offset).encode()),
         ("source.timestamp", str(origin.timestamp_ms).encode()),
     ]
+
+
+def cut(letter: Letter, limit_bytes: int) -> Letter:
+    """The letter itself where the topic takes it; else what fits of it, with full lengths and SHA-256 (§1)."""
+    own, said = _parts(letter)
+    room_bytes = limit_bytes - CUT_BYTES - _size_bytes(said)
+    if len(letter.key or b"") + len(letter.value or b"") + _size_bytes(own) <= room_bytes:
+        return letter
+    if room_bytes <= 0:
+        return shortest(letter)
+    headers, key = list[tuple[str, bytes | None]](), letter.key
+    left_bytes = room_bytes // PART_SHARE
+    for name, text in own:
+        left_bytes -= _size_bytes([(name, text)])
+        if left_bytes < 0:
+            break
+        headers.append((name, text))
+    if key is not None and len(key) > room_bytes // PART_SHARE:
+        key = key[: room_bytes // PART_SHARE]
+    left_bytes = room_bytes - _size_bytes(headers) - len(key or b"")
+    value = None if letter.value is None else letter.value[:left_bytes]
+    told = [*said, *_lengths(letter, is_key_whole=key == letter.key, is_all_headers=len(headers) == len(own))]
+    return Letter(letter.topic, key, value, [*headers, *told])
+
+
+def shortest(letter: Letter) -> Letter:
+    """Why, where from, lengths and SHA-256; and a key, which a compacted topic asks for: the place."""
+    _, said = _parts(letter)
+    source = {name: text or b"" for name, text in said}
+    key = source.get("source.partition", b"") + b"@" + source.get("source.offset", b"")
+    said = [(name, None if text is None else text[:WHY_BYTES_MAX] if name in WHY else text) for name, text in said]
+    told = [*said, *_lengths(letter, is_key_whole=letter.key is None, is_all_headers=False)]
+    return Letter(letter.topic, key, None, told)
+
+
+def place_of(letter: Letter) -> str:
+    """Where its record lies: `ticks[3]@120`."""
+    said = {name: (text or b"").decode(errors="replace") for name, text in _parts(letter)[1]}
+    return f"{said.get('source.topic', '?')}[{said.get('source.partition', '?')}]@{said.get('source.offset', '?')}"
+
+
+def _parts(letter: Letter) -> tuple[Headers, Headers]:
+    """The record's own headers, and ours behind them."""
+    names = [name for name, _ in letter.headers]
+    begin = max((index for index, name in enumerate(names) if name in WHY), default=len(names))
+    return letter.headers[:begin], letter.headers[begin:]
+
+
+def _size_bytes(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(text or b"") + HEADER_BYTES for name, text in headers)
+
+
+def _lengths(letter: Letter, *, is_key_whole: bool, is_all_headers: bool) -> Headers:
+    value, key, (own, _) = letter.value or b"", letter.key or b"", _parts(letter)
+    told = [("source.length", str(len(value)).encode()), ("source.sha256", hashlib.sha256(value).hexdigest().encode())]
+    if not is_key_whole:
+        told += [
+            ("source.key.length", str(len(key)).encode()),
+            ("source.key.sha256", hashlib.sha256(key).hexdigest().encode()),
+        ]
+    if own and not is_all_headers:
+        packed = b"".join(name.encode() + b"\0" + (text or b"") + b"\0" for name, text in own)
+        told += [
+            ("source.headers.count", str(len(own)).encode()),
+            ("source.headers.length", str(len(packed) - 2 * len(own)).encode()),
+            ("source.headers.sha256", hashlib.sha256(packed).hexdigest().encode()),
+        ]
+    return told
 
 
 def read_letter(place: Place, record: Origin) -> StoredLetter | None:

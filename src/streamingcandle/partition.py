@@ -12,7 +12,7 @@ from streamingcandle.candles.commit import Commit, Fingerprint
 from streamingcandle.candles.feed_clock import LEAP_MS, FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Committed, Letter, Origin, Records
-from streamingcandle.letters import ours
+from streamingcandle.letters import OWN_HEADERS, ours
 from streamingcandle.state.snapshot import Snapshot, UnusableError
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,14 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
     late: str
 
 
+LETTER_BYTES = 1_000
+"""What a letter takes in memory beside key, value and the record's own headers."""
+HEADER_BYTES = 150
+
+
 def _size(letter: Letter) -> int:
-    return len(letter.value or b"") + len(letter.key or b"")
+    own = sum(len(name) + len(text or b"") + HEADER_BYTES for name, text in letter.headers[:-OWN_HEADERS])
+    return len(letter.value or b"") + len(letter.key or b"") + own + LETTER_BYTES
 
 
 def fingerprint_of(record: Origin, topic_id: str) -> Fingerprint:
@@ -241,8 +247,8 @@ class InputPartition:
         """Whether the windows of the records before `offset` are out, open ones too."""
         return self.commit.is_flushed(self.rules, offset)
 
-    def close(self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int) -> Commit:
-        """What a commit at this position says; changes nothing here."""
+    def close(self, *, is_flush: bool, candles_max: int, topic_id: str, partitions: int, topics: str) -> Commit:
+        """What a commit at this position says, `topics` being the marks of those it goes to; changes nothing here."""
         is_flush = is_flush or self._is_clock_reset
         frontiers_ms = self.book.close(due_ms=self.due_ms(), flush=is_flush, candles_max=candles_max)
         if self._is_clock_reset:
@@ -263,6 +269,7 @@ class InputPartition:
             partitions=partitions,
             open_windows=self.book.count_due([LAST_MS] * len(frontiers_ms)) - self.book.count_due(frontiers_ms),
             snapshot=self.snapshot_offset,
+            topics=topics,
         )
 
     def candles(self, commit: Commit, *, is_flush: bool) -> Iterator[list[tuple[bytes, bytes]]]:

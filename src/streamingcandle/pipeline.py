@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from streamingcandle.candles.commit import Commit
+from streamingcandle.account import Account
+from streamingcandle.candles.commit import Commit, topic_marks
 from streamingcandle.candles.rules import Rules
-from streamingcandle.errors import OutsideError, OwnedError
+from streamingcandle.errors import OwnedError
 from streamingcandle.interfaces import (
     BrokerAwayError,
     Clock,
@@ -19,6 +20,7 @@ from streamingcandle.interfaces import (
     InDoubtError,
     Log,
     NotCommittedError,
+    NotMemberError,
     Records,
     Snapshots,
     Transaction,
@@ -27,6 +29,7 @@ from streamingcandle.partition import InputPartition, PathSettings
 from streamingcandle.placement import Placement
 from streamingcandle.report import Nobody, Report
 from streamingcandle.restore import Restorer
+from streamingcandle.saving import Saver
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +40,15 @@ BACKLOG_RECORDS = 5_000
 GATHER_MS = 30
 """What is due waits so long for partitions that will be due within as much: a transaction right behind another one
 waits until the broker has written that one's marks, which takes longer (docs/decisions/0008)."""
-LETTER_BYTES_MAX = 8_000_000
-"""Dead letters and late ticks held before a commit is made for their sake."""
+LETTER_BYTES_MAX = 16_000_000
+"""Dead letters and late ticks of all partitions, before a commit is made for their sake. Where none comes about reading
+stops, as with a full transaction of candles: what is held grows by one poll more, 16 MB or so (docs/decisions/0015)."""
 ASK_AGAIN_MS = 1_000
 """After a question for an end that nobody answered."""
-PROGRESS_MS = 1_000
-"""A restore that takes longer says how far it is."""
 RETRY_MS = 200
 """After an unanswered question the next one waits this long."""
+STOP_TRIES = 2
+"""A transaction that was aborted, or in doubt, is made once more at a stop."""
 FOREIGN_MAX_MS = 60_000
 """How long a partition may stay ours while somebody else commits its offsets."""
 
@@ -73,30 +77,36 @@ class Path:
     ) -> None:
         """Nothing is assigned yet."""
         self._report = report or Nobody()
-        self.records_read = self.candles_published = self._candles_sent = 0
-        self._tell_restore = tell_restore
         self._tell_turn = tell_turn
         self.log = log
         self.clock = clock
         self.rules = rules
         self.settings = settings
         self.partitions: dict[int, InputPartition] = {}
-        self._snapshots = snapshots
+        self._saver = Saver(clock, snapshots)
         self._placement = Placement(rules, settings)
         self._restorer = Restorer(log, clock, rules, settings, snapshots)
-        self._failing: dict[str, dict[int, str]] = {}
-        self._told_at_ms = clock.monotonic_ms()
         self._committed_at_ms = clock.monotonic_ms()
         self._due_at_ms: int | None = None
         self._ask_at_ms = 0
         self.retry_at_ms = 0
+        self.is_ending = False
+        self.account = Account(clock, tell_restore)
         self._doubt: Doubt | None = None
+        self._topic_marks = topic_marks(settings.topics.candles)
+        self._handed = 0
+        """Candles of the transaction under way, or in doubt."""
+        self._is_failing = False
+        """Whether the last commit has not come about."""
+        self._is_left = False
+        """Whether the last commit was refused since the partitions are others' by now."""
 
     # ---- partitions come and go (called by the log, from within poll) ----
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Take partitions over where the group's last commit left them: the one way to restore."""
-        everybody = self.log.partitions()
+        # What the brokers tell of the topic may be older than what they give us.
+        everybody = range(max([*self.log.partitions(), *partitions]) + 1)
         committed = self.log.committed(everybody)
         taken = {}
         for number in partitions:
@@ -107,7 +117,7 @@ class Path:
         self.partitions |= taken
         for partition in taken.values():
             self._report.taken(partition)
-        self._tell_progress(self.clock.monotonic_ms())
+        self.account.tell_restore(self.partitions.values())
         return {number: self.partitions[number].position for number in partitions}
 
     def revoked(self, partitions: Sequence[int]) -> None:
@@ -115,7 +125,8 @@ class Path:
         for number in partitions:
             if (partition := self.partitions.pop(number, None)) is not None:
                 self._report.given_up(partition)
-        logger.info("partitions given up: %s", list(partitions))
+        if not self.is_ending:
+            logger.info("partitions given up: %s", list(partitions))
 
     def gone(self, partition: int, offset: int) -> None:
         """Say it, and go on with what is left."""
@@ -151,26 +162,13 @@ class Path:
                 continue
             was_restoring = partition.is_restoring
             self._placement.check_keys(records)
+            self.account.read += len(records.values)
             partition.fold(records, self.settings.topics, now_ms=now_ms, wall_ms=wall_ms)
-            self.records_read += len(records.values)
             self._report.folded(partition, records)
             self._placement.check_new(self.partitions, records)
             if was_restoring and not partition.is_restoring:
                 logger.info("partition %d: restored at offset %d", partition.number, partition.position)
-        self._tell_progress(now_ms)
-
-    def _tell_progress(self, now_ms: int) -> None:
-        if self._tell_restore is not None:
-            left = [p.committed.offset - p.position for p in self.partitions.values() if p.is_restoring]
-            self._tell_restore(sum(left))
-            return
-        if now_ms < self._told_at_ms + PROGRESS_MS:
-            return
-        self._told_at_ms = now_ms
-        for partition in self.partitions.values():
-            if partition.is_restoring:
-                position, goal = partition.position, partition.committed.offset
-                logger.info("partition %d: restoring, at offset %d of %d", partition.number, position, goal)
+        self.account.tell_restore(self.partitions.values())
 
     def tell_time(self) -> None:
         """Where only idle time can make a window due, and enough has passed, ask for the log's end."""
@@ -209,7 +207,7 @@ class Path:
         """At the interval when anything is new; in a moment when windows are due and no backlog waits."""
         now_ms = self.clock.monotonic_ms()
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
-        if self._doubt is not None or any(partition.letter_bytes >= LETTER_BYTES_MAX for partition in publishing):
+        if self._doubt is not None or self._letter_bytes() >= LETTER_BYTES_MAX:
             return True
         if now_ms >= self._committed_at_ms + self.settings.commit_interval_ms:
             return any(p.position > p.committed.offset or p.has_due() for p in publishing)
@@ -220,8 +218,22 @@ class Path:
             if self._due_at_ms is None:
                 self._due_at_ms = now_ms
             return self._gather_ms(now_ms) == 0
-        due = sum(partition.book.count_due(partition.due_ms()) for partition in publishing)
-        return due >= self.settings.candles_max
+        return self._due(publishing) >= self.settings.candles_max
+
+    def is_held(self) -> bool:
+        """Whether nothing may be read now: what waits for a commit is as much as one takes, and none comes about."""
+        if self._letter_bytes() >= LETTER_BYTES_MAX:
+            return True
+        publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
+        return self._is_failing and self._due(publishing) >= self.settings.candles_max
+
+    def _letter_bytes(self) -> int:
+        return sum(partition.letter_bytes for partition in self.partitions.values())
+
+    @staticmethod
+    def _due(publishing: Sequence[InputPartition]) -> int:
+        """How many candles."""
+        return sum(partition.book.count_due(partition.due_ms()) for partition in publishing)
 
     def _gather_ms(self, now_ms: int) -> int:
         """How long what is due still waits for others."""
@@ -237,6 +249,7 @@ class Path:
         """One transaction over all partitions assigned now; false when it did not come about."""
         if self.clock.monotonic_ms() < self.retry_at_ms:
             return False
+        self._is_failing, self._is_left = True, False
         if self._doubt is not None:
             self._settle(self._doubt)
         publishing = [partition for partition in self.partitions.values() if partition.is_publishing]
@@ -244,13 +257,18 @@ class Path:
         # And a flush of nothing is one: others wait for its mark.
         is_marking = any(p.has_due() or (is_flush and not p.is_flushed(p.position)) for p in publishing)
         if not is_marking and all(p.position == p.committed.offset for p in publishing):
+            self._is_failing = False
             return True
         topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
         commits = dict[int, Commit]()
         room = self.settings.candles_max
         for partition in publishing:
             commits[partition.number] = commit = partition.close(
-                is_flush=is_flush, candles_max=max(room, 1), topic_id=topic_id, partitions=partitions
+                is_flush=is_flush,
+                candles_max=max(room, 1),
+                topic_id=topic_id,
+                partitions=partitions,
+                topics=self._topic_marks,
             )
             room -= partition.book.count_due(commit.frontiers_of(self.rules))
         transaction = Transaction(
@@ -261,6 +279,7 @@ class Path:
         if not self._publish(Doubt(transaction, commits, publishing)):
             self.retry_at_ms = self.clock.monotonic_ms() + self.settings.commit_interval_ms
             return False
+        self._is_failing = False
         self._committed_at_ms = self.clock.monotonic_ms()
         self._due_at_ms = None
         return True
@@ -268,63 +287,33 @@ class Path:
     def _candles(
         self, partitions: Sequence[InputPartition], commits: Mapping[int, Commit], *, is_flush: bool
     ) -> Iterator[tuple[str, Sequence[tuple[bytes, bytes]]]]:
-        self._candles_sent = 0
+        self._handed = 0
         for partition in partitions:
             sheets = partition.candles(commits[partition.number], is_flush=is_flush)
             for topic, sheet in zip(self.settings.topics.candles, sheets, strict=True):
                 if sheet:
-                    self._candles_sent += len(sheet)
+                    self._handed += len(sheet)
                     yield topic, sheet
 
     def save_snapshots(self, *, is_all: bool) -> None:
-        """The snapshot longest due, or at a clean stop all: one at a time, so that no candle waits for many."""
-        now_ms = self.clock.monotonic_ms()
-        due_ms = now_ms - (0 if is_all else self.settings.snapshot_interval_ms)
-        waiting = [p for p in self.partitions.values() if p.position > p.snapshot_offset and p.snapshot_at_ms <= due_ms]
-        waiting.sort(key=lambda partition: partition.snapshot_at_ms)
-        for partition in waiting:
-            snapshot = partition.snapshot(wall_ms=self.clock.wall_ms())
-            if snapshot is None:
-                continue
-            data = snapshot.encode()
-            for store in self._snapshots:
-                if is_all and self._failing.get(store.name):
-                    continue  # a stop does not wait for it again
-                self._save(store, partition.number, data)
-            partition.snapshot_offset = snapshot.offset
-            partition.snapshot_at_ms = now_ms
-            if not is_all:
-                return
-
-    def _save(self, store: Snapshots, number: int, data: bytes) -> None:
-        """A store that fails costs time at the next start: said once, and once when it is over for all partitions."""
-        failing = self._failing.setdefault(store.name, {})
-        try:
-            store.save(number, data)
-        except OutsideError as error:
-            if str(error) not in failing.values():
-                logger.warning("snapshots in the %s fail, the run goes on without: %s", store.name, error)
-            failing[number] = str(error)
-        else:
-            # Partitions given up meanwhile are somebody else's to write.
-            left = {other: text for other, text in failing.items() if other != number and other in self.partitions}
-            if failing and not left:
-                logger.info("snapshots in the %s are written again", store.name)
-            self._failing[store.name] = left
+        """The one longest due, or at a clean stop all."""
+        self._saver.save(self.partitions, self.settings.snapshot_interval_ms, is_all=is_all)
 
     def _publish(self, wanted: Doubt) -> bool:
         try:
             self.log.commit(wanted.transaction)
         except NotCommittedError as error:
-            logger.warning("transaction aborted, again in a moment: %s", error)
+            self.account.aborted(str(error))
+            self._is_left = isinstance(error, NotMemberError)
             return False
         except InDoubtError as error:
             logger.warning("transaction in doubt, settling it: %s", error)
+            self.account.failure = str(error)
             self._doubt = wanted
             return self._settle(wanted)
         for partition in wanted.partitions:
             partition.adopt(wanted.commits[partition.number], wanted.transaction.offsets[partition.number])
-        self.candles_published += self._candles_sent
+        self.account.landed(self._handed, len(wanted.transaction.letters))
         return True
 
     def _settle(self, doubt: Doubt) -> bool:
@@ -342,7 +331,10 @@ class Path:
             elif committed[number] not in (None, partition.committed, partition.found):
                 logger.warning("partition %d: committed by another process; waiting to be told", number)
                 partition.foreign_since_ms = self.clock.monotonic_ms()
-        return all(committed[number] == wanted for number, wanted in offsets.items())
+        is_in = all(committed[number] == wanted for number, wanted in offsets.items())
+        if is_in:
+            self.account.landed(self._handed, len(doubt.transaction.letters))
+        return is_in
 
     def has_reached(self, goal: Mapping[int, int]) -> bool:
         """Whether every partition of ours is read up to its goal."""
@@ -374,6 +366,22 @@ class Path:
             if self.settings.is_flush and (commit is None or not commit.is_flushed(self.rules, goal[number])):
                 return False
         return True
+
+    def stop(self) -> None:
+        """Commit what is due before the end; StoppedError where that does not come about, tried once more."""
+        for _ in range(STOP_TRIES):
+            self.retry_at_ms = 0
+            if self.commit():
+                return
+            if self._is_left:
+                logger.info("the group has given our partitions to others, who read on from the last commit")
+                return
+        raise self.account.stopped(self.partitions.values())
+
+    def tell_end(self) -> None:
+        """What this run did; from here on nobody is told that partitions go."""
+        self.is_ending = True
+        self.account.tell_end(self.settings.topics.ticks, self.partitions.values())
 
     def check_owned(self) -> None:
         """A partition whose offsets somebody else commits must leave us soon."""
@@ -410,7 +418,7 @@ def run(
     while not is_stopping():
         tell_turn(path)
         try:
-            batches = list(log.poll(path.wait_s(), path))
+            batches = list(log.poll(path.wait_s(), path, is_held=path.is_held()))
             path.fold(batches)
             path.tell_time()
             if path.is_commit_due(is_caught_up=sum(len(b.values) for b in batches) < BACKLOG_RECORDS) and path.commit():
@@ -426,7 +434,8 @@ def run(
     else:
         if away is not None:
             raise away
-        path.commit()
+        path.stop()
     path.save_snapshots(is_all=True)
+    path.tell_end()
     if goal is not None:
         report.ended()

@@ -13,6 +13,7 @@ from streamingcandle.interfaces import Committed
 NOTICED_MS_MAX = 100
 """A record's way to a poll that waits. One busy moment of the machine is no broken promise: the best of some counts."""
 TRIES = 5
+HELD_POLLS = 20
 
 pytestmark = pytest.mark.parametrize("new_world", [*MEMBERS, *TAILS], indirect=True)
 

@@ -105,9 +105,9 @@ class Member:
         """See `interfaces.Listener`; no contract takes records away from under a reader."""
         raise AssertionError((partition, offset))
 
-    def poll(self, timeout_s: float) -> int:
+    def poll(self, timeout_s: float, *, is_held: bool = False) -> int:
         """Poll once, hold the batches to what `Records` promises; how many records came."""
-        batches = list(self.log.poll(timeout_s, self))
+        batches = list(self.log.poll(timeout_s, self, is_held=is_held))
         for batch in batches:
             assert len(batch.values) == len(batch.timestamps_ms) == len(batch.offsets)
             at = [self.positions[batch.partition], *batch.offsets, batch.next_offset]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from program import environment, run, run_well
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded import store as store_module
@@ -410,3 +411,13 @@ def test_a_hundred_thousand_records_are_appended_well_within_two_cpu_seconds(pat
     with closing(EmbeddedStore(path)) as store:
         assert store.append("ticks", records) == 100_000
     assert time.process_time() - begun_s < 2
+
+
+def test_a_mistyped_tick_topic_is_exit_2_and_the_nearest_is_named(tmp_path: Path) -> None:
+    variables = environment("t", tmp_path, None)
+    run_well(variables, "simulate", "--ticks", "10", "--date", "2026-01-02", "--speed", "0")
+    done = run(variables | {"STREAMINGCANDLE_TICK_TOPIC": "t-tiks"}, "run", "--until-end")
+    assert done.returncode == 2
+    assert b"topic t-tiks" in done.stderr.splitlines()[-1]
+    assert b"nearest: t-ticks" in done.stderr.splitlines()[-1]
+    run_well(variables, "run", "--until-end")

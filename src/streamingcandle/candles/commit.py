@@ -4,6 +4,7 @@ Kafka keeps it with the offset (at most 4,096 bytes), so a process that takes th
 how far the feed clock and the frontiers had come, without any store of ours.
 """
 
+import zlib
 from collections.abc import Sequence
 from typing import Self
 
@@ -13,6 +14,14 @@ from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import SettingsError
 
 VERSION = 1
+
+
+MARK_LENGTH = 6
+
+
+def topic_marks(names: Sequence[str]) -> str:
+    """Names of topics in short, so that two deployments that write to the same one are noticed."""
+    return "".join(f"{zlib.crc32(name.encode()) & 0xFFFFFF:0{MARK_LENGTH}x}" for name in names)
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -48,6 +57,14 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """Windows held that are not out."""
     snapshot: int = msgspec.field(name="s", default=0)
     """Offset of the newest snapshot, as far as its writer knows: an older one is worth a look elsewhere."""
+
+    topics: str = msgspec.field(name="t", default="")
+    """`topic_marks` of the candle topics it went to."""
+
+    @property
+    def marks(self) -> list[str]:
+        """The same, each alone."""
+        return [self.topics[at : at + MARK_LENGTH] for at in range(0, len(self.topics), MARK_LENGTH)]
 
     def encode(self) -> str:
         """The metadata string."""

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import Clock, Log
 from streamingcandle.kafka.exposure import exposures
 from streamingcandle.kafka.log import KafkaLog
+from streamingcandle.kafka.neighbours import CURE, neighbours
 from streamingcandle.kafka.snapshots import CONFIG as SNAPSHOTS_CONFIG
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
 from streamingcandle.ops import memory
@@ -135,8 +136,10 @@ def _run(
         return is_stopping()
 
     try:
-        if _await_topic(world, log.partitions, is_waiting_over) is None:
+        names = [*path.topics.candles, path.topics.dead_letters, path.topics.late]
+        if _await_topic(world, lambda: _check_topics(log, names), is_waiting_over) is None:
             return
+        _tell_neighbours(world, log)
         looked = begin(lambda: _look(world))
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
@@ -178,8 +181,24 @@ def _look(world: World) -> None:
         logger.warning("%s; %s; `streamingcandle doctor` has more", finding.what, finding.do)
 
 
+def _tell_neighbours(world: World, log: Log) -> None:
+    """Say once, by one of several workers, who makes the same candles."""
+    if world.settings.bootstrap_servers is None or world.worker not in (None, 1):
+        return
+    candles = world.settings.topics().candles
+    for neighbour in neighbours(world.kafka(), candles, log.partitions(), world.clock):
+        logger.error("%s; %s", neighbour, CURE)
+
+
+def _check_topics(log: Log, names: Sequence[str]) -> bool:
+    """MissingTopicError where one that is read or written is missing."""
+    log.partitions()
+    log.check_topics(names)
+    return True
+
+
 def _await_topic(world: World, ask: Callable[[], Answer], is_stopping: Callable[[], bool]) -> Answer | None:
-    """The answer once the tick topic is there; MissingTopicError after the setting `wait`, None at a stop."""
+    """The answer once the topics are there; MissingTopicError after the setting `wait`, None at a stop."""
     until_ms = world.clock.monotonic_ms() + world.settings.duration_ms("wait")
     is_told = False
     while not is_stopping():

@@ -8,6 +8,8 @@ from streamingcandle.interfaces import Committed, Listener, Origin, Records
 
 POLL_RECORDS_MAX = 10_000
 """Records of one poll over all partitions."""
+POLL_BYTES_MAX = 16_000_000
+"""Values of one poll, and the last record's rest: all of them are held until they are folded."""
 PROBE_MS = 10
 """How often another process's writes are looked for while nothing is there."""
 
@@ -25,7 +27,7 @@ class EmbeddedReader:
         self._positions: dict[int, int] = {}
         self._ends: dict[int, int] = {}
 
-    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+    def poll(self, timeout_s: float, listener: Listener, *, is_held: bool = False) -> Iterable[Records]:
         """See `interfaces.Reader`."""
         self._count, _ = self._store.topic(self._topic)
         fresh = [number for number in range(self._count) if number not in self._positions]
@@ -35,7 +37,7 @@ class EmbeddedReader:
         mark = None
         while True:
             # Nothing of ours is written while we wait: the mark moves when somebody else's is.
-            if mark != (now := self._store.change_mark()):
+            if not is_held and mark != (now := self._store.change_mark()):
                 mark = now
                 batches = self._read()
                 if batches:
@@ -53,16 +55,18 @@ class EmbeddedReader:
         self._ends = dict(self.ends(self._positions))
         behind = sorted((end - self._positions[number], number) for number, end in self._ends.items())
         batches = []
-        room = POLL_RECORDS_MAX
+        room, left_bytes = POLL_RECORDS_MAX, POLL_BYTES_MAX
         for place, (waiting, number) in enumerate(behind):
             share = min(waiting, max(1, room // (len(behind) - place)))
-            if share > 0:
-                batches.append(self._read_share(number, share))
+            if share > 0 and left_bytes > 0:
+                records = self._read_share(number, share, left_bytes)
+                batches.append(records)
                 room -= share
+                left_bytes -= sum(map(len, filter(None, records.values)))
         return batches
 
-    def _read_share(self, number: int, share: int) -> Records:
-        found = self._store.read(self._topic, number, self._positions[number], share)
+    def _read_share(self, number: int, share: int, left_bytes: int) -> Records:
+        found = self._store.read(self._topic, number, self._positions[number], share, bytes_max=left_bytes)
         self._positions[number] = found[-1].offset + 1
         return Records(
             partition=number,
@@ -103,6 +107,9 @@ class EmbeddedReader:
         """See `interfaces.Publisher`."""
         found = self._store.committed(self._group, self._topic)
         return {number: Committed(*found[number]) if number in found else None for number in partitions}
+
+    def check_topics(self, names: Iterable[str]) -> None:
+        """See `interfaces.Publisher`: a commit makes what is missing."""
 
     def topic_id(self) -> str:
         """See `interfaces.Publisher`."""

@@ -214,7 +214,9 @@ class EmbeddedStore:
         self.connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return len(rows)
 
-    def read(self, topic: str, partition: int, offset: int, records_max: int) -> list[StoredRecord]:
+    def read(
+        self, topic: str, partition: int, offset: int, records_max: int, *, bytes_max: int = READ_BYTES_MAX
+    ) -> list[StoredRecord]:
         """Records from `offset` on, in order; fewer than `records_max` at the end or where they are big."""
         found: list[StoredRecord] = []
         size_bytes = 0
@@ -227,7 +229,7 @@ class EmbeddedStore:
             for at, timestamp_ms, key, value, headers in cursor:
                 found.append(StoredRecord(at, timestamp_ms, key, value, _unpacked(headers)))
                 size_bytes += len(value or b"")
-                if size_bytes >= READ_BYTES_MAX:
+                if size_bytes >= bytes_max:
                     break
         return found
 

@@ -6,12 +6,13 @@ are lost and when they are back, one line each; the client's own words go to the
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import BrokerAwayError, Clock
 from streamingcandle.kafka.client import KafkaSettings, Properties, admin_properties, new_client
 from streamingcandle.kafka.refusals import is_refusal, missing_rights, no_right, outside, refused
@@ -153,6 +154,32 @@ class Brokers:
         missing = self.ask("rights", lambda: missing_rights(self._settings, self.admin, CALL_TIMEOUT_S))
         if missing:
             raise no_right(self._settings, missing)
+
+    def check_topics(self, names: Iterable[str]) -> None:
+        """MissingTopicError names those that are not there, unless the user lets the brokers make them."""
+        wanted = sorted(names)
+        if not wanted or self._settings.properties.get("allow.auto.create.topics", "").lower() == "true":
+            return
+
+        def ask() -> list[str]:
+            asked = self.admin.describe_topics(TopicCollection(wanted), request_timeout=PROBE_TIMEOUT_S)
+            missing = []
+            for name in wanted:
+                try:
+                    asked[name].result(PROBE_TIMEOUT_S + 1)
+                except KafkaException as error:
+                    code = error.args[0].code()
+                    if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        missing.append(name)
+                    elif code != KafkaError.TOPIC_AUTHORIZATION_FAILED:  # said of all rights together
+                        raise
+            return missing
+
+        missing = self.ask("topics", ask)
+        if missing:
+            what = f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} at {self._settings.bootstrap_servers}"
+            it = "them" if len(missing) > 1 else "it"
+            raise MissingTopicError(f"{what}: missing; make {it} with `streamingcandle topics ensure`")
 
     def away(self, what: str, cause: KafkaError) -> BrokerAwayError:
         """Say once what goes unanswered though brokers are there, as of a coordinator; what to raise."""

@@ -37,6 +37,8 @@ CONSUMER: Properties = {
     # fifth of the speed (docs/decisions/0003). A shorter queue holds as well and takes less memory.
     "fetch.queue.backoff.ms": 10,
     "queued.min.messages": 20_000,
+    # Its default of 64 MB is what one poll of large records would bring, beside what the next one is being fetched.
+    "queued.max.messages.kbytes": 16_384,
     # Partitions added are noticed this soon.
     "topic.metadata.refresh.interval.ms": 30_000,
     # Tells of positions behind control records, which no record does.

@@ -45,9 +45,10 @@ class KafkaLog(KafkaReader):
 
     # ---- reading ----
 
-    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+    def poll(self, timeout_s: float, listener: Listener, *, is_held: bool = False) -> Iterable[Records]:
         """See `interfaces.Reader`."""
         self._listener = listener
+        self._hold(is_held=is_held)
         if self._is_fenced:
             self._join_anew()
         if not self._is_subscribed:
@@ -80,6 +81,7 @@ class KafkaLog(KafkaReader):
         self._forgiven_losses = self._brokers.losses
         self._close_consumer()
         self._untaken.clear()
+        self._doubtful.clear()
         self._gone.clear()
         self._consumer = self._new_consumer()
         self._is_subscribed = self._is_fenced = self._is_shared_out = False
@@ -149,13 +151,14 @@ class KafkaLog(KafkaReader):
             return
         self._partitions = None  # some may have been added
         self._transactions.open()
-        offsets = self._listener.assigned(sorted(self._untaken))
+        # Just added, they may be ours before every broker tells of them: those are for a later poll.
+        coming = self._untaken & set(self.partitions())
+        offsets = self._listener.assigned(sorted(coming)) if coming else {}
         topic = self._settings.tick_topic
-        taken = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
-        self._consumer.incremental_assign(taken)
-        # The client remembers a pause over a loss: one that a doubt had paused would never be read again.
-        self._consumer.resume(taken)
-        self._untaken.clear()
+        self._consumer.incremental_assign([TopicPartition(topic, number, offset) for number, offset in offsets.items()])
+        self._doubtful -= coming
+        self._see_paused()
+        self._untaken -= coming
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         """Our session is over: the coordinator has not heard of us, or we not of it."""
@@ -167,6 +170,7 @@ class KafkaLog(KafkaReader):
         taken = [partition for partition in revoked if partition.partition not in self._untaken]
         for partition in revoked:
             self._untaken.discard(partition.partition)
+            self._doubtful.discard(partition.partition)
             self._gone.pop(partition.partition, None)
         if taken:
             self._listener.revoked([partition.partition for partition in taken])
@@ -182,13 +186,15 @@ class KafkaLog(KafkaReader):
             )
         except InDoubtError:
             self._transactions.discard()
+            self._doubtful |= transaction.offsets.keys()
             self._consumer.pause(self._consumer.assignment())
             raise
 
     def settle(self) -> None:
         """A new producer with the same id: the broker ends the old one's transaction, either way, first."""
         self._transactions.open()
-        self._consumer.resume(self._consumer.assignment())
+        self._doubtful.clear()
+        self._see_paused()
 
     def close(self) -> None:
         """See `interfaces.Publisher`."""

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 POLL_RECORDS_MAX = 10_000
 """Records of one poll: about 10 ms of folding, so a stop and a due window never wait for long."""
+UNREADABLE = "headers.unreadable"
+"""Header of a record of which some have names that are no UTF-8: how many."""
 
 
 class KafkaReader:
@@ -46,6 +48,9 @@ class KafkaReader:
         # coordinator is another one now, it ends the process (docs/decisions/0005).
         self._asker: Consumer | None = None
         self._listener: Listener | None = None
+        self._is_held = False
+        self._doubtful: set[int] = set()
+        """Partitions of a transaction that is not settled: no records of them come."""
         self._topic_id: str | None = None
         self._partitions: list[int] | None = None
         self._gone: dict[int, tuple[int, str]] = {}
@@ -55,6 +60,20 @@ class KafkaReader:
         return new_client(Consumer, self._settings, self._brokers.watched(self._properties))
 
     # ---- reading ----
+
+    def _hold(self, *, is_held: bool) -> None:
+        """Have records come or not; what the client has fetched of them goes, and is fetched again."""
+        if is_held != self._is_held:
+            self._is_held = is_held
+            self._see_paused()
+
+    def _see_paused(self) -> None:
+        """The client remembers a pause over all changes: what is to be read is told anew after each."""
+        assigned = self._consumer.assignment()
+        if self._is_held:
+            self._consumer.pause(assigned)
+        else:
+            self._consumer.resume([place for place in assigned if place.partition not in self._doubtful])
 
     def _read(self, timeout_s: float) -> list[Records]:
         first = self._consumer.poll(timeout_s)
@@ -218,6 +237,10 @@ class KafkaReader:
             self._partitions = sorted(topic.partitions)
         return self._partitions
 
+    def check_topics(self, names: Iterable[str]) -> None:
+        """See `interfaces.Publisher`."""
+        self._brokers.check_topics(names)
+
     def topic_id(self) -> str:
         """See `interfaces.Publisher`."""
         if self._topic_id is None:
@@ -263,8 +286,33 @@ def is_fatal(error: KafkaError) -> bool:
 
 def origin_of(message: Message) -> Origin:
     """The record as it lies in its partition."""
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, headers)
+    return Origin(message.key(), message.value(), message.timestamp()[1], message.offset() or 0, _headers(message))
+
+
+def _headers(message: Message) -> list[tuple[str, bytes | None]]:
+    """The record's headers, and one more where the client cannot read the name of some: how many (decisions/0015).
+
+    It raises once or not at all, and gives for such a name no object, which nothing may touch but the `repr` of the
+    tuple it is in. The values are kept, and the name that it tells of.
+    """
+    found, told = None, b""
+    for _ in range(2):
+        try:
+            found = cast("list[tuple[str, bytes | None]] | None", message.headers())
+            break
+        except (SystemError, UnicodeDecodeError) as error:
+            cause = error if isinstance(error, UnicodeDecodeError) else error.__cause__
+            told = cause.object if isinstance(cause, UnicodeDecodeError) else b""
+    else:
+        return [(UNREADABLE, b"all")]
+    is_bad = [repr(header).startswith("(<NULL>") for header in found or ()]
+    if not found or not any(is_bad):
+        return found or []
+    names = [f"unreadable-{index}" for index in range(len(found))]
+    if told:
+        names[max(index for index, bad in enumerate(is_bad) if bad)] = told.decode(errors="backslashreplace")
+    read = [(name, *header[1:]) if bad else header for name, bad, header in zip(names, is_bad, found, strict=True)]
+    return [*read, (UNREADABLE, str(sum(is_bad)).encode())]
 
 
 def _offsets(messages: Sequence[Message]) -> Sequence[int]:

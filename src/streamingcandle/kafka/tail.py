@@ -27,9 +27,10 @@ class KafkaTail(KafkaReader):
         self._looked_at_ms = clock.monotonic_ms()
         self._taken: set[int] = set()
 
-    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+    def poll(self, timeout_s: float, listener: Listener, *, is_held: bool = False) -> Iterable[Records]:
         """See `interfaces.Reader`."""
         self._listener = listener
+        self._hold(is_held=is_held)
         self._brokers.admin.poll(0)
         if self._asker is not None:
             self._asker.poll(0)
@@ -56,6 +57,7 @@ class KafkaTail(KafkaReader):
             offsets = self._listener.assigned(fresh)
             topic = self._settings.tick_topic
             self._consumer.incremental_assign([TopicPartition(topic, n, offset) for n, offset in offsets.items()])
+            self._see_paused()
             self._taken.update(fresh)
         self._looked_at_ms = now_ms
         self._brokers.is_running = True

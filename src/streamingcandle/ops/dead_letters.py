@@ -66,14 +66,14 @@ class Mailbox:
             if is_done:
                 told.before += 1
                 continue
-            value, is_whole = self._whole(letter)
-            if not is_whole:
+            whole = self._whole(letter)
+            if whole is None:
                 told.lost.append(letter.source)
                 continue
             if is_dry_run:
                 told.put_back += 1
                 continue
-            batch.append(retry_of(letter, value))
+            batch.append(retry_of(whole, whole.value))
             size_bytes += letter.size_bytes
             if len(batch) >= RETRY_RECORDS_MAX or size_bytes >= RETRY_BYTES_MAX:
                 told.put_back += self._letters.put_back(batch)
@@ -82,10 +82,11 @@ class Mailbox:
             told.put_back += self._letters.put_back(batch)
         return told
 
-    def _whole(self, letter: StoredLetter) -> tuple[bytes | None, bool]:
-        """The record's bytes, of a cut letter those that the tick topic still has; and whether they are all."""
+    def _whole(self, letter: StoredLetter) -> StoredLetter | None:
+        """With all of the record, of a cut letter as the tick topic still has it; None where it is gone from there."""
         if not letter.is_cut:
-            return letter.value, True
+            return letter
         record = self._letters.record_at(letter.topic, letter.source)
-        value = None if record is None else record.value
-        return value, value is not None and hashlib.sha256(value).hexdigest() == letter.sha256
+        if record is None or hashlib.sha256(record.value or b"").hexdigest() != letter.sha256:
+            return None
+        return msgspec.structs.replace(letter, key=record.key, value=record.value, headers=record.headers)

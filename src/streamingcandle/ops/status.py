@@ -28,7 +28,7 @@ class Status:
         passed_ms = now_ms - self._told_ms
         if passed_ms < EVERY_MS:
             return
-        read, published = path.records_read - self._read, path.candles_published - self._published
+        read, published = path.account.read - self._read, path.account.candles - self._published
         instruments = sum(partition.book.instruments() for partition in path.partitions.values())
         held_bytes = resident_bytes()
         logger.info(
@@ -40,4 +40,4 @@ class Status:
             instruments,
             "" if held_bytes is None else f", {held_bytes // _MIB} MiB",
         )
-        self._told_ms, self._read, self._published = now_ms, path.records_read, path.candles_published
+        self._told_ms, self._read, self._published = now_ms, path.account.read, path.account.candles

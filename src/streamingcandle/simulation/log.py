@@ -10,6 +10,7 @@ from streamingcandle.interfaces import (
     InDoubtError,
     Listener,
     NotCommittedError,
+    NotMemberError,
     Origin,
     Records,
     Transaction,
@@ -77,7 +78,7 @@ class SimulatedLog:
 
     # ---- reading
 
-    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+    def poll(self, timeout_s: float, listener: Listener, *, is_held: bool = False) -> Iterable[Records]:
         """See `interfaces.Reader`."""
         self._host.reach("poll")
         self.listener = listener
@@ -85,6 +86,9 @@ class SimulatedLog:
             self._host.wait(int(timeout_s * 1_000), lambda: not self._host.is_away())
             raise BrokerAwayError("the brokers are away")
         self._be_member(listener)
+        if is_held:
+            self._host.wait(int(timeout_s * 1_000), lambda: False)
+            return []
         if not self._is_readable():
             self._host.wait(int(timeout_s * 1_000), self._is_readable)
         return [records for number in list(self._positions) if (records := self._read(number)) is not None]
@@ -193,7 +197,9 @@ class SimulatedLog:
             self._host.reach("end")
             if fate == "aborts" or not is_member:
                 self._broker.end(pending, self._epoch, is_commit=False)
-                raise NotCommittedError("aborted" if is_member else "not a member of the group any more")
+                if not is_member:
+                    raise NotMemberError("not a member of the group any more")
+                raise NotCommittedError("aborted")
             self._end(pending, self._epoch, fate)
         except (FencedError, BrokerAwayError) as error:
             self._doubtful |= transaction.offsets.keys()
@@ -232,6 +238,9 @@ class SimulatedLog:
             self._host.wait(UNDECIDED_MS, lambda: not self._broker.is_undecided(wanted))
             self._host.reach("undecided")
         return {number: self._broker.committed(number) for number in wanted}
+
+    def check_topics(self, names: Iterable[str]) -> None:
+        """See `interfaces.Publisher`: every topic is there."""
 
     def topic_id(self) -> str:
         """See `interfaces.Publisher`."""

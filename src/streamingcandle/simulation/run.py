@@ -11,6 +11,7 @@ from random import Random
 import msgspec
 
 from streamingcandle import pipeline
+from streamingcandle.account import StoppedError
 from streamingcandle.candles.book import Book
 from streamingcandle.errors import OwnedError
 from streamingcandle.interfaces import BrokerAwayError, Listener, Records, Transaction
@@ -89,9 +90,9 @@ class Witness(SimulatedLog):
         assert isinstance(self.listener, pipeline.Path)
         return self.listener.partitions[number].book
 
-    def poll(self, timeout_s: float, listener: Listener) -> Iterable[Records]:
+    def poll(self, timeout_s: float, listener: Listener, *, is_held: bool = False) -> Iterable[Records]:
         """See `interfaces.Reader`. Who asks again and again without waiting, for nothing, wastes a core."""
-        batches = list(super().poll(timeout_s, listener))
+        batches = list(super().poll(timeout_s, listener, is_held=is_held))
         self._spins = 0 if batches or timeout_s > 0 else self._spins + 1
         if self._spins == SPINS_MAX:
             self._faults.append(f"{self._who}: polls without waiting, and without need")
@@ -268,7 +269,8 @@ class Stage:
 
     def _ended(self, process: Process) -> None:
         self._all.remove(process)
-        if process.failure is not None and not isinstance(process.failure, OwnedError | BrokerAwayError):
+        allowed = OwnedError | BrokerAwayError | StoppedError
+        if process.failure is not None and not isinstance(process.failure, allowed):
             self.faults.append(f"{process.instance} life {process.life} failed: {process.failure!r}")
         self.time.at(self.time.now_ms + SESSION_MS, partial(self._expel, process))
 

@@ -13,6 +13,7 @@ from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.brokers import PASSING, RETRY_MS
 from streamingcandle.kafka.client import KafkaSettings
 from streamingcandle.kafka.exposure import exposures
+from streamingcandle.kafka.neighbours import CURE, neighbours
 from streamingcandle.kafka.reach import LIMIT_S, BrokerAnswer, addresses, ask_broker
 from streamingcandle.kafka.survey import (
     ClockAnswer,
@@ -115,6 +116,9 @@ def _check_group(
     if group is None or group.refusal:
         return found
     found += judge_group(deployment, group, ticks.partitions)
+    places = range(ticks.partitions)
+    others, trouble = _result("group", begin(lambda: neighbours(settings, deployment.candles, places, clock)).result)
+    found += [*trouble, *(fault("group", str(neighbour), CURE) for neighbour in others or ())]
     if "READ" not in ticks.operations:
         return [*found, not_made(PARTITIONER, f"{deployment.ticks} may not be read")]
     newest, trouble = _result(PARTITIONER, _asked(clock, lambda: ask_newest(settings, group.begins, group.ends)))
