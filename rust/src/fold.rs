@@ -139,21 +139,30 @@ impl Instrument {
         place
     }
 
-    /// Whether the tick would open one claimed window too many (0010, 12).
+    /// Whether the tick would open one claimed window too many (0010, 12). Its clock hears the tick all the same: what
+    /// comes true in the end is not refused for ever.
     pub fn claims_too_many(&mut self, rules: &Rules, venue: &Venue, tick: &Tick) -> bool {
-        let Some(value_ms) = self.clock.value_ms.filter(|_| self.clock.is_leap(tick.at_ms)) else { return false };
+        let mut clock = self.clock;
+        clock.hear(tick.at_ms, || true);
+        let Some(value_ms) = self.clock.value_ms.and(clock.value_ms).filter(|_| clock.is_leap(tick.at_ms)) else {
+            return false;
+        };
         let is_claimed = |start_ms: i64| start_ms > value_ms + LEAP_MS;
         let claimed = |frame: &Frame| frame.windows.len() - frame.windows.count_before(|w| !is_claimed(w.start_ms));
         if self.frames.iter().all(|frame| claimed(frame) < CLAIMED_MAX) {
             return false;
         }
         let place = self.place(rules, venue, tick.at_ms);
-        let is_windowed = rules.keep_outside || matches!(place, Place::Inside(_));
         let opens = |(frame, timeframe): (&Frame, &Timeframe)| {
             let start_ms = bounds_of(venue, place, timeframe, tick.at_ms).start_ms;
             is_claimed(start_ms) && frame.windows.find(|w| w.start_ms.cmp(&start_ms)).is_none()
         };
-        is_windowed && self.frames.iter().zip(&rules.timeframes).any(opens)
+        let is_windowed = rules.keep_outside || matches!(place, Place::Inside(_));
+        let is_too_many = is_windowed && self.frames.iter().zip(&rules.timeframes).any(opens);
+        if is_too_many {
+            self.clock = clock;
+        }
+        is_too_many
     }
 
     /// When no tick of the day of its last one is to come: its last close, and midnight behind it.

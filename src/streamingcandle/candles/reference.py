@@ -183,24 +183,35 @@ class Reference:
         return self.event_ms is not None and over_ms + self._rules.late_horizon_ms <= self.event_ms
 
     def _has_too_many_claims(self, named: Instrument, stretch: Stretch | None, event_ms: int) -> bool:
-        """Tell whether a tick would open a window beyond its instrument's clock while 16 such are held."""
+        """Tell whether a tick would open a window beyond its instrument's clock while 16 such are held.
+
+        The clock hears the tick all the same, so that what comes true in the end is not refused for ever.
+        """
         held = self._instruments.get(named)
         if held is None or held.clock.value_ms is None or stretch is None:
             return False
-        beyond_ms = held.clock.value_ms + LEAP_MS
         clock = held.clock.after(event_ms)
-        opens = False
-        for timeframe in self._rules.timeframes:
-            start_ms, end_ms = self._market(named).window(event_ms, stretch, timeframe)
-            is_new = start_ms not in held.windows.get((timeframe, stretch.day), {})
-            opens = opens or (start_ms > beyond_ms and is_new and not self._is_late(end_ms, clock))
+        if not clock.is_leap(event_ms):
+            return False
+        beyond_ms = (clock.value_ms or 0) + LEAP_MS
+        starts_ms = {
+            timeframe: self._market(named).window(event_ms, stretch, timeframe)[0]
+            for timeframe in self._rules.timeframes
+        }
+        opens = any(
+            start_ms > beyond_ms and start_ms not in held.windows.get((timeframe, stretch.day), {})
+            for timeframe, start_ms in starts_ms.items()
+        )
         claimed = Counter(
             timeframe.label
             for (timeframe, _), windows in held.windows.items()
             for start_ms in windows
             if start_ms > beyond_ms
         )
-        return opens and max(claimed.values(), default=0) >= CLAIMED_WINDOWS_MAX
+        if not opens or max(claimed.values(), default=0) < CLAIMED_WINDOWS_MAX:
+            return False
+        held.clock = clock
+        return True
 
     def _is_late(self, end_ms: int, clock: Clock) -> bool:
         """Tell whether something that ended then is too old; while a clock has no value nothing is."""
