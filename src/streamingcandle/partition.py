@@ -210,6 +210,7 @@ class InputPartition:
             fingerprint=fingerprint,
             written_ms=wall_ms,
             book=self.book.dump(b""),
+            commit=self.commit.encode(),
         )
 
     def _keep(self, topics: Topics, origin: Origin, topic: str, name: str, value: str) -> None:
@@ -270,7 +271,7 @@ class InputPartition:
             open_windows=self.book.count_due([LAST_MS] * len(frontiers_ms)) - self.book.count_due(frontiers_ms),
             snapshot=self.snapshot_offset,
             topics=topics,
-        )
+        ).bounded(self.rules)
 
     def candles(self, commit: Commit, *, is_flush: bool) -> Iterator[list[tuple[bytes, bytes]]]:
         """What that commit publishes, `(key, value)` per timeframe; each timeframe is encoded as it is asked for."""
