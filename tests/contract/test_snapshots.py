@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
 from broker import Broker
 from contract.simulated_world import RealHost
@@ -95,7 +95,9 @@ class KafkaPlace:
         """See `FilePlace`."""
         size = TOO_LARGE_FOR if is_failing else 1_048_588
         resource = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
-        resource.add_incremental_config(ConfigEntry("max.message.bytes", str(size)))
+        resource.add_incremental_config(
+            ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        )
         self._admin.incremental_alter_configs([resource])[resource].result(10)
         # The broker takes it over a moment after it has said yes.
         until_ms = SystemClock().monotonic_ms() + 10_000

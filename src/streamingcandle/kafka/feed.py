@@ -27,6 +27,7 @@ QUEUE_KB_MAX = 64_000
 FOREVER_MS = 2**63 - 1
 _REFUSED_TIME = frozenset({KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD})
 """The second of several in a batch: brokers look at nothing else of a record that has a key."""
+CALL_TIMEOUT_S = 2.0
 
 
 class TickProducer:
@@ -160,3 +161,24 @@ def read_values(settings: KafkaSettings, topic: str, keys: Collection[bytes] | N
         raise OutsideError(f"{where}: {error.args[0].str()}; is the broker up?") from error
     finally:
         consumer.close()
+
+
+def newest_of(settings: KafkaSettings, topic: str, records_max: int) -> list[bytes]:
+    """Values of the last committed records, of each partition at most so many; none of a missing topic.
+
+    KafkaException where the broker does not answer, or not with them.
+    """
+    consumer = new_client(Consumer, settings, reader_properties(settings))
+    values: list[bytes] = []
+    try:
+        found = consumer.list_topics(topic, timeout=CALL_TIMEOUT_S).topics[topic]
+        for number in () if found.error is not None else sorted(found.partitions):
+            place = TopicPartition(topic, number)
+            begin, end = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
+            # The marks of transactions lie between them, one for each candle at the worst.
+            place.offset = max(begin, end - 2 * records_max)
+            found_here = [message.value() or b"" for message in read_to_end(consumer, place, end, CALL_TIMEOUT_S)]
+            values += found_here[-records_max:]
+    finally:
+        consumer.close()
+    return values

@@ -33,11 +33,13 @@ TAIL_RECORDS = 16
 """Looked at first, for what lies there: the newest snapshot is the last that was written."""
 CALL_TIMEOUT_S = 2.0
 """No restore waits longer for a snapshot."""
-CLOSE_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 3.0
+"""A stop waits so long: in its first life the topic is made before."""
 DELIVERY_TIMEOUT_MS = 10_000
 FLUSH_TIMEOUT_S = 12.0
 """A moment longer than the client tries."""
 RETRY_MS = 100
+NOT_YET = {*PASSING, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001 - the client's public constant
 CONFIG = {
     "cleanup.policy": "compact",
     # Compaction leaves the active segment alone: a small one keeps a restore short.
@@ -61,6 +63,7 @@ class KafkaSnapshots:
         self._clock = clock
         self._topic = topic
         self._wanted = partitions
+        self._counted: int | None = None
         self._background = Background(self._write_all)
         # Of the writing thread alone:
         self._kept: dict[int, int] = {}
@@ -73,12 +76,14 @@ class KafkaSnapshots:
         self._background.save(partition, snapshot)
 
     def load(self, partition: int) -> Iterable[bytes]:
-        """See `interfaces.Snapshots`."""
+        """See `interfaces.Snapshots`; a topic that is missing is not made for that."""
+        count = self._found_count()
+        if count is None:
+            return
+        place = TopicPartition(self._topic, partition % count)
         consumer = new_client(Consumer, self._settings, reader_properties(self._settings))
         try:
-            place = TopicPartition(self._topic, partition % self._count)
-            begin, end = self._watermarks(consumer, place)
-            gathering = self._gathered(consumer, partition, begin, end)
+            gathering = self._gathered(consumer, partition, place.partition, *self._watermarks(consumer, place))
         except KafkaException as error:
             raise self._outside(error.args[0], "Read") from error
         finally:
@@ -98,7 +103,11 @@ class KafkaSnapshots:
         errors = self._background.errors() | (set() if is_done else {f"no answer in {CLOSE_TIMEOUT_S:.0f} s"})
         for error in errors:
             logger.warning("the last snapshots are not in the %s: %s", self.name, error)
-        if is_done and (asker := self.__dict__.pop("_asker", None)):
+        if is_done:
+            self._close_asker()
+
+    def _close_asker(self) -> None:
+        if (asker := self.__dict__.pop("_asker", None)) is not None:
             asker.close()
 
     def _outside(self, error: KafkaError, operation: str) -> OutsideError:
@@ -106,10 +115,9 @@ class KafkaSnapshots:
 
     # ---- reading
 
-    def _gathered(self, consumer: Consumer, partition: int, start: int, end: int) -> Gathering:
+    def _gathered(self, consumer: Consumer, partition: int, number: int, start: int, end: int) -> Gathering:
         gathering = Gathering(partition)
-        place = TopicPartition(self._topic, partition % self._count, start)
-        for message in read_to_end(consumer, place, end, CALL_TIMEOUT_S):
+        for message in read_to_end(consumer, TopicPartition(self._topic, number, start), end, CALL_TIMEOUT_S):
             gathering.add(message)
         return gathering
 
@@ -120,7 +128,7 @@ class KafkaSnapshots:
             try:
                 return consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
             except KafkaException as error:
-                if error.args[0].code() not in PASSING or self._clock.monotonic_ms() > until_ms:
+                if error.args[0].code() not in NOT_YET or self._clock.monotonic_ms() > until_ms:
                     raise
                 self._clock.sleep_ms(RETRY_MS)
 
@@ -145,8 +153,9 @@ class KafkaSnapshots:
             errors |= dict.fromkeys(sent.keys() - errors.keys(), f"topic {self._topic}: no answer")
         if errors:
             # What is there now is looked at again, in a topic that may have been made anew.
-            self.__dict__.pop("_count", None)
+            self._counted = None
             self._seen.clear()
+            self._close_asker()
             return errors
         self._kept |= slots
         for number in {partition % self._count for partition in sent}:
@@ -198,7 +207,7 @@ class KafkaSnapshots:
         """The slot of the newest whole snapshot, where there is none of the last written."""
         tail = max(begin, end - TAIL_RECORDS)
         for start in dict.fromkeys((tail, begin)):
-            found = list(self._gathered(self._asker, partition, start, end).snapshots())
+            found = list(self._gathered(self._asker, partition, partition % self._count, start, end).snapshots())
             # What is no snapshot but looks so from outside stays only where nothing better does.
             for slot, whole in found:
                 if whole is not None and is_whole(whole):
@@ -219,11 +228,17 @@ class KafkaSnapshots:
         }
         return new_client(Producer, self._settings, producer_properties(self._settings) | ours)
 
-    @cached_property
+    def _found_count(self) -> int | None:
+        """Partitions of the topic; None where it is missing."""
+        if self._counted is None:
+            self._counted = partition_counts(self._settings, timeout_s=CALL_TIMEOUT_S).get(self._topic)
+        return self._counted
+
+    @property
     def _count(self) -> int:
-        """Partitions of the topic."""
-        counts = partition_counts(self._settings, timeout_s=CALL_TIMEOUT_S)
-        if self._topic not in counts:
+        """Partitions of the topic, made where it is missing."""
+        found = self._found_count()
+        if found is None:
             ensure_topics(
                 self._settings,
                 [self._topic],
@@ -233,7 +248,8 @@ class KafkaSnapshots:
                 timeout_s=CALL_TIMEOUT_S,
             )
             logger.info("topic %s made", self._topic)
-        return counts.get(self._topic, self._wanted)
+            self._counted = found = self._wanted
+        return found
 
 
 def _chunks(snapshot: bytes) -> Iterator[tuple[bytes, dict[str, str | bytes | None]]]:
