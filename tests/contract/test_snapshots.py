@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from broker import Broker
 from contract.simulated_world import RealHost
@@ -17,7 +17,7 @@ from streamingcandle.clock import SystemClock
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import Snapshots
 from streamingcandle.kafka.client import KafkaSettings
-from streamingcandle.kafka.snapshots import KafkaSnapshots
+from streamingcandle.kafka.snapshots import CONFIG, KafkaSnapshots
 from streamingcandle.simulation.snapshots import Shelf, SimulatedSnapshots
 from streamingcandle.state.files import PART_SUFFIX, SLOTS, FileSnapshots, snapshot_path
 from streamingcandle.state.snapshot import Snapshot
@@ -39,8 +39,11 @@ class FilePlace:
         """See `OpenStore`."""
         return FileSnapshots(self._folder)
 
+    def prepare(self) -> None:
+        """Be a place in which large ones can fail: said before it is used."""
+
     def fail(self, *, is_failing: bool) -> None:
-        """Let each save fail from now on, or none."""
+        """Let each save of a large one fail from now on, or none."""
         for slot in range(SLOTS):
             path = snapshot_path(self._folder, 0, slot)
             part = path.with_name(path.name + PART_SUFFIX)
@@ -67,6 +70,9 @@ class SimulatedPlace:
         """See `OpenStore`."""
         return SimulatedSnapshots("shelf", self._shelf, RealHost(SystemClock()))
 
+    def prepare(self) -> None:
+        """See `FilePlace`."""
+
     def fail(self, *, is_failing: bool) -> None:
         """See `FilePlace`."""
         self._shelf.is_failing = is_failing
@@ -91,19 +97,13 @@ class KafkaPlace:
         """See `OpenStore`."""
         return KafkaSnapshots(self._settings, SystemClock(), topic=self.topic, partitions=2)
 
-    def fail(self, *, is_failing: bool) -> None:
+    def prepare(self) -> None:
         """See `FilePlace`."""
-        size = TOO_LARGE_FOR if is_failing else 1_048_588
-        resource = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
-        resource.add_incremental_config(
-            ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-        )
-        self._admin.incremental_alter_configs([resource])[resource].result(10)
-        # The broker takes it over a moment after it has said yes.
-        until_ms = SystemClock().monotonic_ms() + 10_000
-        probe = _bytes(TOO_LARGE_FOR + 1_000, 0)
-        while self.send(probe, b"probe") is is_failing:
-            assert SystemClock().monotonic_ms() < until_ms
+        config = {**CONFIG, "max.message.bytes": str(TOO_LARGE_FOR)}
+        self._admin.create_topics([NewTopic(self.topic, num_partitions=2, config=config)])[self.topic].result(10)
+
+    def fail(self, *, is_failing: bool) -> None:
+        """See `prepare`: it depends on the size alone."""
 
     def send(self, value: bytes | None, key: bytes, headers: dict[str, bytes | None] | None = None) -> bool:
         """Whether this record is in the topic's first partition."""
@@ -216,6 +216,7 @@ def test_a_partition_that_left_and_came_back_loses_nothing_new(open_store: OpenS
 
 
 def test_failed_saves_leave_the_newest_where_it_is(place: Place) -> None:
+    place.prepare()
     store = place.open()
     for offset in (1, 2):
         store.save(0, _snapshot(offset))

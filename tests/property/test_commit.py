@@ -79,6 +79,7 @@ def test_numbers_that_no_fold_arrives_at_are_not_ours() -> None:
         f'"F":{NUMBER_MAX + 1}',
         f'"F":{10**30}',
         f'"E":-{10**20}',
+        f'"e":{10**20}',
         '"C":{"1m":9223372036854775807}',
         '"O":{"1m":-1}',
         '"fl":{"1m":9223372036854775808}',

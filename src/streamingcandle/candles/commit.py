@@ -99,7 +99,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     def is_sound(self) -> bool:
         """Whether every number is one that a fold may be given."""
         offsets = (*self.offsets.values(), *self.flushed.values(), self.partitions, self.open_windows, self.snapshot)
-        times_ms = (self.f_ms, self.e_ms or 0, self.w_ms, *self.frontiers_ms.values())
+        times_ms = (self.f_ms, self.e_ms or 0, self.claim_ms or 0, self.w_ms, *self.frontiers_ms.values())
         is_sound = self.fingerprint is None or self.fingerprint.is_sound()
         return is_sound and all(0 <= n <= NUMBER_MAX for n in offsets) and all(abs(n) <= NUMBER_MAX for n in times_ms)
 

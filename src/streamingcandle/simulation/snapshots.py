@@ -68,12 +68,10 @@ def harm(shelf: Shelf, how: Harm, number: int, ticks: TickPartition, rules: Rule
         shelf.slots.pop(number, None)
     elif how == "newest lost":
         shelf.slots[number] = held[1:]
-    elif how == "ahead":
-        records = ticks.records()
-        if records:
-            shelf.put(number, _snapshot(number, records, rules, topic_id))
     elif not held:
-        return
+        return  # what is of this log says that somebody had committed
+    elif how == "ahead":
+        shelf.put(number, _snapshot(number, ticks.records(), rules, topic_id))
     elif how == "foreign":
         records = [_altered(entry) for entry in ticks.records() if entry.offset < _offset(held[0])]
         if records:
