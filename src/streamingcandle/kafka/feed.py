@@ -12,6 +12,8 @@ from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
+from streamingcandle.kafka.client import KafkaSettings, new_client, produce, producer_properties, reader_properties
+from streamingcandle.kafka.refusals import NO_RIGHT
 from streamingcandle.kafka.topics import partition_count
 
 logger = logging.getLogger(__name__)
@@ -166,7 +168,7 @@ def read_values(settings: KafkaSettings, topic: str, keys: Collection[bytes] | N
 def newest_of(settings: KafkaSettings, topic: str, records_max: int) -> list[bytes]:
     """Values of the last committed records, of each partition at most so many; none of a missing topic.
 
-    KafkaException where the broker does not answer, or not with them.
+    Of a topic that we may not read there are none either. KafkaException where the broker does not answer.
     """
     consumer = new_client(Consumer, settings, reader_properties(settings))
     values: list[bytes] = []
@@ -177,8 +179,25 @@ def newest_of(settings: KafkaSettings, topic: str, records_max: int) -> list[byt
             begin, end = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
             # The marks of transactions lie between them, one for each candle at the worst.
             place.offset = max(begin, end - 2 * records_max)
-            found_here = [message.value() or b"" for message in read_to_end(consumer, place, end, CALL_TIMEOUT_S)]
-            values += found_here[-records_max:]
+            values += _committed_from(consumer, place)[-records_max:]
+    except KafkaException as error:
+        if error.args[0].code() not in NO_RIGHT:
+            raise
     finally:
         consumer.close()
     return values
+
+
+def _committed_from(consumer: Consumer, place: TopicPartition) -> list[bytes]:
+    """Up to the end, or to the first transaction that is still open: nobody knows how long."""
+    consumer.assign([place])
+    values: list[bytes] = []
+    while True:
+        message = consumer.poll(CALL_TIMEOUT_S)
+        error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()  # noqa: SLF001
+        if message is not None and error is None:
+            values.append(message.value() or b"")
+        elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - a public constant
+            return values
+        else:
+            raise KafkaException(error)
