@@ -12,7 +12,6 @@ from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
-from streamingcandle.kafka.client import KafkaSettings, new_client, produce, producer_properties, reader_properties
 from streamingcandle.kafka.refusals import NO_RIGHT
 from streamingcandle.kafka.topics import partition_count
 

@@ -35,8 +35,8 @@ CALL_TIMEOUT_S = 2.0
 """No restore waits longer for a snapshot."""
 CLOSE_TIMEOUT_S = 3.0
 """A stop waits so long: in its first life the topic is made before."""
-DELIVERY_TIMEOUT_MS = 10_000
-FLUSH_TIMEOUT_S = 12.0
+DELIVERY_TIMEOUT_MS = 5_000
+FLUSH_TIMEOUT_S = 6.0
 """A moment longer than the client tries."""
 RETRY_MS = 100
 NOT_YET = {*PASSING, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001 - the client's public constant
