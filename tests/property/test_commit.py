@@ -2,11 +2,13 @@
 
 from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamingcandle.candles.commit import METADATA_BYTES_MAX, NUMBER_MAX, Commit, Fingerprint
+from streamingcandle.candles.timeframe import parse_timeframe
 from streamingcandle.errors import SettingsError
 from streamingcandle.settings import load_settings
 
@@ -60,8 +62,9 @@ def test_the_longest_away_goes_first() -> None:
 
 
 def test_more_timeframes_than_fit_are_refused() -> None:
-    labels = ",".join(f"{count}s" for count in range(1, 150))
-    rules = load_settings({}, {"STREAMINGCANDLE_TIMEFRAMES": labels}).rules()
+    """The settings allow fewer: whoever raises their limit meets this one."""
+    timeframes = tuple(parse_timeframe(f"{count}s") for count in range(61, 210))
+    rules = msgspec.structs.replace(load_settings({}, {}).rules(), timeframes=timeframes)
     now = Commit().updated(rules, frontiers_ms=[10**12] * 149, offset=10**9, is_flush=False)
     with pytest.raises(SettingsError, match="149 timeframes are more than a commit has room for"):
         Commit(frontiers_ms=now[0], offsets=now[1]).bounded(rules)
