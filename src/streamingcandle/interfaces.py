@@ -125,6 +125,9 @@ class Reader(Protocol):
     def partitions(self) -> Sequence[int]:
         """All partitions of the tick topic, whoever has them."""
 
+    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
+        """Values of any topic's last committed records, so many of each partition; none of a missing topic."""
+
 
 class Publisher(Protocol):
     """Candles and offsets in one transaction, and what was committed."""

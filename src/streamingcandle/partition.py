@@ -55,6 +55,8 @@ class PathSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Candles in one transaction (about 30 MB): more would hold up readers and risk its timeout."""
     snapshot_interval_ms: int = 30_000
     is_adopting: bool = False
+    is_publishing_again: bool = False
+    """Whether a group whose offsets are lost begins at `start`, whatever it has published."""
     adopt_grace_ms: int = 0
     """How long after a window's end the program whose offsets are adopted published it."""
     is_until_end: bool = False
@@ -88,6 +90,8 @@ class InputPartition:
         self.position = start.offset
         self.found = found
         """What the group had committed when we took over; another than `committed` where that was of another log."""
+        self.is_unsaid = False
+        """Whether what we go on from is still to be committed: another's offset, or one that the group has lost."""
         self.letters: list[tuple[int, Letter]] = []
         """With the offset of each one's record."""
         self.letter_bytes = 0
@@ -121,6 +125,11 @@ class InputPartition:
     def is_publishing(self) -> bool:
         """May take part in a commit."""
         return not self.is_restoring and self.foreign_since_ms is None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a commit would say something new, be there no window due."""
+        return self.position > self.committed.offset or self.is_unsaid
 
     def fold(self, records: Records, topics: Topics, *, now_ms: int, wall_ms: int) -> None:
         """Fold a batch; keep rejects and late ticks for the commit, unless a former commit has them."""
@@ -210,6 +219,7 @@ class InputPartition:
             fingerprint=fingerprint,
             written_ms=wall_ms,
             book=self.book.dump(b""),
+            commit=self.commit.encode(),
         )
 
     def _keep(self, topics: Topics, origin: Origin, topic: str, name: str, value: str) -> None:
@@ -270,7 +280,7 @@ class InputPartition:
             open_windows=self.book.count_due([LAST_MS] * len(frontiers_ms)) - self.book.count_due(frontiers_ms),
             snapshot=self.snapshot_offset,
             topics=topics,
-        )
+        ).bounded(self.rules)
 
     def candles(self, commit: Commit, *, is_flush: bool) -> Iterator[list[tuple[bytes, bytes]]]:
         """What that commit publishes, `(key, value)` per timeframe; each timeframe is encoded as it is asked for."""
@@ -283,6 +293,7 @@ class InputPartition:
         self.commit = commit
         self._is_clock_reset = False
         self.committed = committed
+        self.is_unsaid = False
         # A doubt settled late: what was read since is not in that commit.
         self.letters = [(offset, letter) for offset, letter in self.letters if offset >= committed.offset]
         self.letter_bytes = sum(_size(letter) for _, letter in self.letters)

@@ -149,7 +149,7 @@ class Path:
             elif due_f_ms is not None:
                 idle_ms = partition.clock.idle_needed_ms(due_f_ms, now_ms=now_ms, wall_ms=wall_ms)
                 waits_ms.append(POLL_MAX_MS if idle_ms is None else max(idle_ms, self._ask_at_ms - now_ms))
-            if partition.position > partition.committed.offset:
+            if partition.has_news:
                 waits_ms.append(self._committed_at_ms + self.settings.commit_interval_ms - now_ms)
         return max(0, min(waits_ms)) / 1_000
 
@@ -210,7 +210,7 @@ class Path:
         if self._doubt is not None or self._letter_bytes() >= LETTER_BYTES_MAX:
             return True
         if now_ms >= self._committed_at_ms + self.settings.commit_interval_ms:
-            return any(p.position > p.committed.offset or p.has_due() for p in publishing)
+            return any(p.has_news or p.has_due() for p in publishing)
         if is_caught_up:
             if not any(partition.has_due() for partition in publishing):
                 self._due_at_ms = None
@@ -256,7 +256,7 @@ class Path:
         # What is due may be out already, by a flush: then the frontier alone has to rise, or it stays due for ever.
         # And a flush of nothing is one: others wait for its mark.
         is_marking = any(p.has_due() or (is_flush and not p.is_flushed(p.position)) for p in publishing)
-        if not is_marking and all(p.position == p.committed.offset for p in publishing):
+        if not is_marking and not any(p.has_news for p in publishing):
             self._is_failing = False
             return True
         topic_id, partitions = self.log.topic_id(), len(self.log.partitions())
@@ -348,7 +348,9 @@ class Path:
         partitions = self.partitions.values()
         ends = {partition.number: goal.get(partition.number, 0) for partition in partitions}
         is_flush = self.settings.is_flush and any(not p.is_flushed(ends[p.number]) for p in partitions)
-        if not is_flush and all(p.committed.offset >= ends[p.number] and not p.has_due() for p in partitions):
+        if not is_flush and all(
+            p.committed.offset >= ends[p.number] and not p.is_unsaid and not p.has_due() for p in partitions
+        ):
             return True
         return self.commit(is_flush=is_flush) and not any(partition.has_due() for partition in partitions)
 

@@ -2,15 +2,16 @@
 
 The newest snapshot that is a state of this log under these rules, at or before the committed offset; without
 one the log from the start of the trading day. Either way the path folds on from there, silently up to the
-committed offset.
+committed offset. Where the group has no offset, `streamingcandle.earlier` says whether it ever had one.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from streamingcandle.candles.book import judge
 from streamingcandle.candles.commit import Commit
 from streamingcandle.candles.rules import Rules
+from streamingcandle.earlier import Earlier
 from streamingcandle.errors import OutsideError, SettingsError
 from streamingcandle.interfaces import BrokerAwayError, Clock, Committed, Log, Snapshots
 from streamingcandle.partition import InputPartition, PathSettings, fingerprint_of
@@ -37,10 +38,12 @@ class Restorer:
         self._rules = rules
         self._settings = settings
         self._snapshots = snapshots
+        self._earlier = Earlier(log, rules, settings)
 
     def take_over(self, number: int, committed: Committed | None) -> InputPartition:
         """The partition, to be read from its `position` on. SettingsError: not ours to go on with."""
-        known = None if committed is None else self._known(number, committed)
+        start = self._earlier_commit(number) if committed is None else committed
+        known = None if start is None else self._known(number, start)
         if known is None:
             start = Committed(max(self._start_offset(number), self._begin(number)), "")
             partition = self._partition(number, Commit(), start, committed)
@@ -48,6 +51,7 @@ class Restorer:
                 partition.book.lose()
         else:
             partition = self._partition(number, *known, committed)
+            partition.is_unsaid = known[1] != committed or Commit.decode(known[1].metadata) is None
             if not self._load_snapshot(partition):
                 self._fold_from_day_start(partition)
             begin = self._begin(number)
@@ -97,8 +101,8 @@ class Restorer:
         """The commit to go on from; None where it was one of another log."""
         commit = Commit.decode(committed.metadata)
         if commit is None:
-            return self._adopted(number, committed), committed
-        if commit.fingerprint is not None and commit.fingerprint.topic_id != self._log.topic_id():
+            self._check_adopting(number, committed)
+        elif commit.fingerprint is not None and commit.fingerprint.topic_id != self._log.topic_id():
             logger.error("%s: made anew since the group's last commit: beginning as without one", self._name(number))
             return None
         end = self._log.ends([number])[number]
@@ -109,11 +113,20 @@ class Restorer:
                 end,
                 committed.offset,
             )
-            return commit.lowered(end), Committed(end, committed.metadata)
-        return commit, committed
+            commit = None if commit is None else commit.lowered(end)
+            committed = Committed(end, committed.metadata)
+        return commit or self._adopted(number, committed), committed
 
-    def _adopted(self, number: int, committed: Committed) -> Commit:
-        """§6: go on from another program's offset, C = F = the event time there, less that program's grace."""
+    def _earlier_commit(self, number: int) -> Committed | None:
+        """What stands in for offsets that the group has lost; None in its first life."""
+        found = [
+            (snapshot, store.name)
+            for store in self._snapshots
+            for snapshot in self._found(store, number, lambda each: self._check_log(each, number))
+        ]
+        return self._earlier.commit(number, found)
+
+    def _check_adopting(self, number: int, committed: Committed) -> None:
         if not self._settings.is_adopting:
             message = (
                 f"{self._name(number)}: the group's offset {committed.offset} was not committed by streamingcandle "
@@ -121,6 +134,9 @@ class Restorer:
                 "STREAMINGCANDLE_APPLICATION_ID"
             )
             raise SettingsError(message)
+
+    def _adopted(self, number: int, committed: Committed) -> Commit:
+        """§6: go on from another program's offset, C = F = the event time there, less that program's grace."""
         at_ms = self._event_ms_before(number, committed.offset)
         if at_ms is None:
             logger.warning("%s: adopting offset %d, with no tick before it", self._name(number), committed.offset)
@@ -163,7 +179,8 @@ class Restorer:
         """Whether a snapshot was loaded; farther stores are asked only while the newest is not found."""
         usable: list[tuple[Snapshot, str]] = []
         for store in self._snapshots:
-            usable += [(snapshot, store.name) for snapshot in self._found(store, partition)]
+            found = self._found(store, partition.number, lambda each: self._check(each, partition))
+            usable += [(snapshot, store.name) for snapshot in found]
             usable.sort(key=lambda pair: pair[0].offset, reverse=True)
             while usable and usable[0][0].offset >= partition.commit.snapshot:
                 if self._is_loaded(partition, *usable.pop(0)):
@@ -180,14 +197,14 @@ class Restorer:
         logger.info("%s restored", name)
         return True
 
-    def _found(self, store: Snapshots, partition: InputPartition) -> Iterator[Snapshot]:
+    def _found(self, store: Snapshots, number: int, check: Callable[[Snapshot], None]) -> Iterator[Snapshot]:
         """The store's snapshots that pass every check but the kernel's own."""
-        name = self._name(partition.number)
+        name = self._name(number)
         try:
-            for data in store.load(partition.number):
+            for data in store.load(number):
                 try:
                     snapshot = Snapshot.decode(data)
-                    self._check(snapshot, partition)
+                    check(snapshot)
                 except UnusableError as error:
                     logger.warning("%s: a snapshot (%s) skipped: %s", name, store.name, error)
                 else:
@@ -205,9 +222,15 @@ class Restorer:
             raise UnusableError("written under other rules")
         if snapshot.offset > partition.committed.offset:
             raise UnusableError(f"ahead of the committed offset {partition.committed.offset}")
+        self._check_log(snapshot, partition.number)
+
+    def _check_log(self, snapshot: Snapshot, number: int) -> None:
+        """Raises UnusableError where it is not of this log, whatever the rules and the offset."""
+        if snapshot.partition != number:
+            raise UnusableError(f"of partition {snapshot.partition}")
         if snapshot.fingerprint.topic_id != self._log.topic_id():
             raise UnusableError("of another topic of that name")
-        record = self._log.record_at(partition.number, snapshot.fingerprint.offset)
+        record = self._log.record_at(number, snapshot.fingerprint.offset)
         if record is not None and fingerprint_of(record, snapshot.fingerprint.topic_id) != snapshot.fingerprint:
             raise UnusableError(f"of another log: the record at {snapshot.fingerprint.offset} differs")
 

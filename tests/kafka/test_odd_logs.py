@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import textwrap
 from collections.abc import Callable, Sequence
@@ -243,6 +244,44 @@ def test_offsets_of_another_program(deployment: Deployment) -> None:
     assert all(found[key].complete for key in wanted if key[2] > TICKS[0].at_ms)
     # What the other program had out is touched only where a late tick changed it.
     assert all(candle.source_offset >= 500 for key, candle in found.items() if key not in wanted)
+
+
+def test_a_deleted_group_is_not_a_new_one(deployment: Deployment, tmp_path: Path) -> None:
+    """By the snapshots topic alone, then by the candles alone."""
+    deployment.variables["STREAMINGCANDLE_KAFKA_GROUP_PROTOCOL"] = "consumer"  # whose members leave at once
+    deployment.ensure(2)
+    deployment.produce(TICKS[:600])
+    run_well(deployment.variables, *END)
+    published = deployment.publications()
+
+    def is_deleted() -> bool:
+        try:
+            deployment.admin.delete_consumer_groups([deployment.group])[deployment.group].result(LIMIT_S)
+        except KafkaException as error:
+            return bool(error.args[0].code() != KafkaError.NON_EMPTY_GROUP)
+        return True
+
+    _await(is_deleted)
+    shutil.rmtree(tmp_path / "state")
+    said = deployment.refused(*END)
+    assert "has no offset (expired, or deleted), and a snapshot at offset " in said
+    assert "(snapshots topic)" in said
+    assert deployment.publications() == published
+    run_well(deployment.variables, *END, "--adopt")
+    assert deployment.publications() == published
+    deployment.produce(TICKS[600:])
+    deployment.assert_right()
+    assert all(
+        candles[: len(published[key])] == published[key]
+        for key, candles in deployment.publications().items()
+        if key in published
+    )
+
+    _await(is_deleted)
+    topic = f"{deployment.group}-snapshots"
+    deployment.admin.delete_topics([topic])[topic].result(LIMIT_S)
+    shutil.rmtree(tmp_path / "state")
+    assert "-candle has candles of these ticks up to offset" in deployment.refused(*END)
 
 
 def _publish_as_another_service(deployment: Deployment, seen: int, grace_ms: int) -> set[Key]:

@@ -148,6 +148,17 @@ def test_commits_and_members() -> None:
     assert ["kafka-ui" in said[2], "format 99" in said[3]] == [True] * 2
 
 
+def test_offsets_that_expire_over_a_holiday() -> None:
+    (found,) = judge_group(DEPLOYMENT, GroupAnswer(retention_minutes=1_440), 3)
+    assert found.state == "warning"
+    assert (
+        "offsets.retention.minutes is 1440 at the brokers: a service stopped for 24 h loses its offsets" in found.what
+    )
+    assert "server.properties set offsets.retention.minutes=10080" in found.do
+    for minutes in (None, 10_080, 100_000):
+        assert [f.state for f in judge_group(DEPLOYMENT, GroupAnswer(retention_minutes=minutes), 3)] == ["ok"]
+
+
 def test_partitions_added_and_keyless_ticks() -> None:
     keys: list[tuple[int, bytes | None]] = [(partition_of(b"%d" % token, 2), b"%d" % token) for token in range(40)]
     keys += [(partition_of(b"%d" % token, 3), b"%d" % token) for token in range(40, 80)]

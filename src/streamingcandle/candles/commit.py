@@ -1,7 +1,7 @@
 """What a commit says of a partition beside its offset: the metadata of semantics §6.
 
-Kafka keeps it with the offset (at most 4,096 bytes), so a process that takes the partition over knows
-how far the feed clock and the frontiers had come, without any store of ours.
+Kafka keeps it with the offset (at most 4,096 bytes, more is refused), so a process that takes the partition over
+knows how far the feed clock and the frontiers had come, without any store of ours.
 """
 
 import zlib
@@ -14,6 +14,10 @@ from streamingcandle.candles.rules import Rules
 from streamingcandle.errors import SettingsError
 
 VERSION = 1
+METADATA_BYTES_MAX = 4_000
+"""Below the brokers' `offset.metadata.max.bytes`, 4,096 unless somebody set another."""
+NUMBER_MAX = 2**62
+"""Above every time and offset, and so low that no sum of two overflows the kernel's 63 bits."""
 
 
 MARK_LENGTH = 6
@@ -35,6 +39,10 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
     timestamp_ms: int
     checksum: int
     topic_id: str
+
+    def is_sound(self) -> bool:
+        """Whether its numbers can be a record's; -1 is the timestamp of one that has none."""
+        return 0 <= self.offset <= NUMBER_MAX and -1 <= self.timestamp_ms <= NUMBER_MAX and 0 <= self.checksum < 2**32
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,14 +86,45 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         try:
             version = msgspec.json.decode(metadata, type=_Version).v
             if version <= VERSION:
-                return msgspec.json.decode(metadata, type=cls)
-        except msgspec.DecodeError:
+                commit = msgspec.json.decode(metadata, type=cls)
+                return commit if commit.is_sound() else None
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return None
         message = (
             f"the group's last commit is of format {version}, this program reads up to {VERSION}: "
             "a newer streamingcandle ran in this group; start that one"
         )
         raise SettingsError(message)
+
+    def is_sound(self) -> bool:
+        """Whether every number is one that a fold may be given."""
+        offsets = (*self.offsets.values(), *self.flushed.values(), self.partitions, self.open_windows, self.snapshot)
+        times_ms = (self.f_ms, self.e_ms or 0, self.claim_ms or 0, self.w_ms, *self.frontiers_ms.values())
+        is_sound = self.fingerprint is None or self.fingerprint.is_sound()
+        return is_sound and all(0 <= n <= NUMBER_MAX for n in offsets) and all(abs(n) <= NUMBER_MAX for n in times_ms)
+
+    def bounded(self, rules: Rules) -> Self:
+        """The same, short enough for the brokers: of timeframes not run the one longest away goes first.
+
+        One that was let go is a new timeframe when it comes back. SettingsError where those run are too many alone.
+        """
+        running = {timeframe.label for timeframe in rules.timeframes}
+        away = sorted((self.frontiers_ms.keys() | self.offsets.keys() | self.flushed.keys()) - running)
+        away.sort(key=lambda label: self.offsets.get(label, 0))
+        kept = self
+        while len(kept.encode().encode()) > METADATA_BYTES_MAX:
+            if not away:
+                message = f"{len(running)} timeframes are more than a commit has room for; run some of them in another"
+                raise SettingsError(f"{message} process, with its own STREAMINGCANDLE_APPLICATION_ID")
+            kept = kept._without(away.pop(0))
+        return kept
+
+    def _without(self, label: str) -> Self:
+        frontiers_ms, offsets, flushed = (
+            {other: value for other, value in values.items() if other != label}
+            for values in (self.frontiers_ms, self.offsets, self.flushed)
+        )
+        return msgspec.structs.replace(self, frontiers_ms=frontiers_ms, offsets=offsets, flushed=flushed)
 
     def lowered(self, end: int) -> Self:
         """The same with no offset above `end`: the log lost its tail, and what comes now at those offsets is new."""

@@ -47,7 +47,8 @@ GIVE_BACK_MS = 60_000
 @click.command("run", epilog=examples("run", "run --until-end --flush", "run --workers 4"))
 @click.option("--until-end", is_flag=True, help="Stop when everything now in the log is committed.")
 @click.option("--flush", is_flag=True, help="With --until-end: also publish the windows still open.")
-@click.option("--adopt", is_flag=True, help="Go on from offsets that another program committed for this group.")
+@click.option("--adopt", is_flag=True, help="Go on from another program's offsets, or from the newest snapshot.")
+@click.option("--publish-again", is_flag=True, help="Begin at `start` although candles are out and the offsets lost.")
 @click.option("--instance", type=click.IntRange(0, 63), help="Be this instance of the host; refused while another is.")
 @click.option(
     "--workers", type=click.IntRange(1, 64), help="So many processes that share the partitions, kept running."
@@ -60,6 +61,7 @@ def run_command(
     until_end: bool,
     flush: bool,
     adopt: bool,
+    publish_again: bool,
     instance: int | None,
     workers: int | None,
     worker: tuple[int, int] | None,
@@ -74,14 +76,16 @@ def run_command(
     if workers is not None:
         if instance is not None or world.settings.instance_number is not None:
             raise click.UsageError("--instance goes without --workers: each worker is an instance of its own")
-        flags = {"--until-end": until_end, "--flush": flush, "--adopt": adopt}
+        flags = {"--until-end": until_end, "--flush": flush, "--adopt": adopt, "--publish-again": publish_again}
         options = [name for name, is_set in flags.items() if is_set]
         check_workers(world)
         _say_where(world)
         return run_workers(world, workers, options, is_until_end=until_end, supervisor=supervisor)
 
     def run(is_stopping: Callable[[], bool], watcher: Watcher) -> None:
-        path = world.settings.path(is_until_end=until_end, is_flush=flush, is_adopting=adopt)
+        path = world.settings.path(
+            is_until_end=until_end, is_flush=flush, is_adopting=adopt, is_publishing_again=publish_again
+        )
         number = world.settings.instance_number if instance is None else instance
         _run(world, number, path, is_stopping, watcher)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from streamingcandle.clock import SystemClock
 from streamingcandle.embedded.store import EmbeddedStore, StoredRecord
+from streamingcandle.errors import MissingTopicError
 from streamingcandle.interfaces import Committed, Listener, Origin, Records
 
 POLL_RECORDS_MAX = 10_000
@@ -102,6 +103,16 @@ class EmbeddedReader:
     def partitions(self) -> Sequence[int]:
         """See `interfaces.Reader`."""
         return range(self._count)
+
+    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
+        """See `interfaces.Reader`."""
+        try:
+            count, _ = self._store.topic(topic)
+        except MissingTopicError:
+            return []
+        starts = [max(0, self._store.end(topic, number) - records_max) for number in range(count)]
+        records = [self._store.read(topic, number, start, records_max) for number, start in enumerate(starts)]
+        return [record.value for found in records for record in found if record.value is not None]
 
     def committed(self, partitions: Iterable[int]) -> Mapping[int, Committed | None]:
         """See `interfaces.Publisher`."""

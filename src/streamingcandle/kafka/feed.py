@@ -12,6 +12,7 @@ from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
 from streamingcandle.interfaces import Clock
 from streamingcandle.kafka.client import KafkaSettings, new_client, producer_properties, reader_properties
+from streamingcandle.kafka.refusals import NO_RIGHT
 from streamingcandle.kafka.topics import partition_count
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ QUEUE_KB_MAX = 64_000
 FOREVER_MS = 2**63 - 1
 _REFUSED_TIME = frozenset({KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD})
 """The second of several in a batch: brokers look at nothing else of a record that has a key."""
+CALL_TIMEOUT_S = 2.0
 
 
 class TickProducer:
@@ -160,3 +162,41 @@ def read_values(settings: KafkaSettings, topic: str, keys: Collection[bytes] | N
         raise OutsideError(f"{where}: {error.args[0].str()}; is the broker up?") from error
     finally:
         consumer.close()
+
+
+def newest_of(settings: KafkaSettings, topic: str, records_max: int) -> list[bytes]:
+    """Values of the last committed records, of each partition at most so many; none of a missing topic.
+
+    Of a topic that we may not read there are none either. KafkaException where the broker does not answer.
+    """
+    consumer = new_client(Consumer, settings, reader_properties(settings))
+    values: list[bytes] = []
+    try:
+        found = consumer.list_topics(topic, timeout=CALL_TIMEOUT_S).topics[topic]
+        for number in () if found.error is not None else sorted(found.partitions):
+            place = TopicPartition(topic, number)
+            begin, end = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
+            # The marks of transactions lie between them, one for each candle at the worst.
+            place.offset = max(begin, end - 2 * records_max)
+            values += _committed_from(consumer, place)[-records_max:]
+    except KafkaException as error:
+        if error.args[0].code() not in NO_RIGHT:
+            raise
+    finally:
+        consumer.close()
+    return values
+
+
+def _committed_from(consumer: Consumer, place: TopicPartition) -> list[bytes]:
+    """Up to the end, or to the first transaction that is still open: nobody knows how long."""
+    consumer.assign([place])
+    values: list[bytes] = []
+    while True:
+        message = consumer.poll(CALL_TIMEOUT_S)
+        error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()  # noqa: SLF001
+        if message is not None and error is None:
+            values.append(message.value() or b"")
+        elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - a public constant
+            return values
+        else:
+            raise KafkaException(error)

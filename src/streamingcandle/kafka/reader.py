@@ -22,6 +22,7 @@ from streamingcandle.errors import MissingTopicError, OutsideError
 from streamingcandle.interfaces import Clock, Committed, Listener, Origin, Records
 from streamingcandle.kafka.brokers import ANSWER_TIMEOUT_S, CALL_TIMEOUT_S, PASSING, Brokers
 from streamingcandle.kafka.client import KafkaSettings, Properties, new_client, reader_properties
+from streamingcandle.kafka.feed import newest_of
 from streamingcandle.kafka.refusals import NO_RIGHT, outside
 
 logger = logging.getLogger(__name__)
@@ -240,6 +241,10 @@ class KafkaReader:
     def check_topics(self, names: Iterable[str]) -> None:
         """See `interfaces.Publisher`."""
         self._brokers.check_topics(names)
+
+    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
+        """See `interfaces.Reader`."""
+        return self._brokers.ask(f"the end of {topic}", lambda: newest_of(self._settings, topic, records_max))
 
     def topic_id(self) -> str:
         """See `interfaces.Publisher`."""

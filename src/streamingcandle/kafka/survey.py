@@ -74,6 +74,8 @@ class GroupAnswer(msgspec.Struct, frozen=True, kw_only=True):
     commits: Mapping[int, Committed] = {}
     begins: Mapping[int, int] = {}
     ends: Mapping[int, int] = {}
+    retention_minutes: int | None = None
+    """How long the brokers keep the offsets of a group without members; None where we may not ask."""
 
 
 class Newest(msgspec.Struct, frozen=True):
@@ -156,7 +158,19 @@ def ask_group(settings: KafkaSettings, partitions: int) -> GroupAnswer:
         },
         begins=begins,
         ends=ends,
+        retention_minutes=_retention_minutes(admin),
     )
+
+
+def _retention_minutes(admin: AdminClient) -> int | None:
+    cluster = admin.describe_cluster(include_authorized_operations=True, request_timeout=ASK_S).result(ANSWER_S)
+    # As of a topic: what we may not ask is left without an answer.
+    if "DESCRIBE_CONFIGS" not in {operation.name for operation in cluster.authorized_operations or ()}:
+        return None
+    resource = ConfigResource(ConfigResource.Type.BROKER, str(cluster.nodes[0].id))
+    config: Mapping[str, Any] = admin.describe_configs([resource], request_timeout=ASK_S)[resource].result(ANSWER_S)
+    name = "offsets.retention.minutes"
+    return int(config[name].value) if name in config else None
 
 
 def ask_bounds(settings: KafkaSettings, partitions: int) -> tuple[dict[int, int], dict[int, int]]:

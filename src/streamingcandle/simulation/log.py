@@ -178,6 +178,12 @@ class SimulatedLog:
         self._host.reach("partitions")
         return range(len(self._broker.ticks))
 
+    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
+        """See `interfaces.Reader`."""
+        self._host.reach("newest")
+        sheets = self._broker.read_topic(topic)
+        return [record.value for sheet in sheets for record in sheet[-records_max:] if record.value is not None]
+
     # ---- publishing
 
     def commit(self, transaction: Transaction) -> None:

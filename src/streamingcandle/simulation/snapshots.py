@@ -13,7 +13,7 @@ from streamingcandle.partition import fingerprint_of
 from streamingcandle.simulation.broker import Entry, TickPartition
 from streamingcandle.simulation.log import Host
 from streamingcandle.state.files import SLOTS
-from streamingcandle.state.snapshot import Snapshot, UnusableError
+from streamingcandle.state.snapshot import Snapshot, UnusableError, is_whole
 
 Harm = Literal["lost", "newest lost", "damaged", "cut off", "foreign", "ahead"]
 
@@ -28,8 +28,10 @@ class Shelf:
         """A full disk, a broker that refuses."""
 
     def put(self, partition: int, snapshot: bytes) -> None:
-        """Keep it, and the one before."""
-        self.slots[partition] = [snapshot, *self.slots.get(partition, [])][:SLOTS]
+        """Keep it, and the newest whole one before."""
+        held = self.slots.get(partition, [])
+        whole = [former for former in held if is_whole(former)] or held
+        self.slots[partition] = [snapshot, *whole][:SLOTS]
 
 
 class SimulatedSnapshots:
@@ -66,12 +68,10 @@ def harm(shelf: Shelf, how: Harm, number: int, ticks: TickPartition, rules: Rule
         shelf.slots.pop(number, None)
     elif how == "newest lost":
         shelf.slots[number] = held[1:]
-    elif how == "ahead":
-        records = ticks.records()
-        if records:
-            shelf.put(number, _snapshot(number, records, rules, topic_id))
     elif not held:
-        return
+        return  # what is of this log says that somebody had committed
+    elif how == "ahead":
+        shelf.put(number, _snapshot(number, ticks.records(), rules, topic_id))
     elif how == "foreign":
         records = [_altered(entry) for entry in ticks.records() if entry.offset < _offset(held[0])]
         if records:

@@ -19,13 +19,16 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 import zstandard
 
 from streamingcandle.errors import CheckError, OutsideError, OwnedError, SettingsError
 from streamingcandle.state.files import PART_SUFFIX
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -37,6 +40,8 @@ MODE = 0o600
 LEVEL = 3
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BLOCK_BYTES = 1 << 20
+PACKED_BYTES = 1 << 12
+"""So few packed bytes are unpacked at once: they are 128 MB at most, whatever they claim."""
 MANIFEST_BYTES_MAX = 64_000_000
 """Offsets with metadata are 5 KB a partition, and there are at most 10,000 partitions."""
 PART_BYTES_MAX = 1_000_000_000
@@ -235,6 +240,33 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes | Path) -> None:
 # ---- reading ----
 
 
+class _Unpacked(io.RawIOBase):
+    """What one zstd frame holds, which must be the whole file: the library's own reader takes a cut one for its end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._waiting = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """0 behind the frame's own checksum and the file's end alone; EOFError where they are not one place."""
+        while not self._waiting and not self._frame.eof:
+            block = self._file.read(PACKED_BYTES)
+            if not block:
+                raise EOFError("cut off")
+            self._waiting = memoryview(self._frame.decompress(block))
+        if not self._waiting and (self._frame.unused_data or self._file.read(1)):
+            raise EOFError("more behind its end")
+        room = memoryview(buffer)
+        taken = self._waiting[: len(room)]
+        room[: len(taken)] = taken
+        self._waiting = self._waiting[len(taken) :]
+        return len(taken)
+
+
 def read_backup(path: Path, *, log_into: Path | None) -> tuple[Manifest, dict[str, bytes]]:
     """A backup, every checksum right; the log goes to the file `log_into`, or is only looked at.
 
@@ -243,10 +275,11 @@ def read_backup(path: Path, *, log_into: Path | None) -> tuple[Manifest, dict[st
     """
     where = f"backup {path}"
     try:
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as packed:
-            with tarfile.open(fileobj=packed, mode="r|") as tar:
+        with path.open("rb") as file:
+            unpacked = _Unpacked(file)
+            with tarfile.open(fileobj=unpacked, mode="r|") as tar:
                 found = _read_parts(tar, where, log_into)
-            while packed.read(BLOCK_BYTES):
+            while unpacked.read(BLOCK_BYTES):
                 pass  # up to the checksum at its end
     except (zstandard.ZstdError, tarfile.TarError, EOFError) as error:
         raise _damaged(where, str(error)) from error

@@ -6,7 +6,10 @@ from streamingcandle.candles.commit import Commit
 from streamingcandle.errors import SettingsError
 from streamingcandle.interfaces import Committed
 from streamingcandle.kafka.survey import GroupAnswer
-from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, ok, warning
+from streamingcandle.ops.doctor.finding import Deployment, Finding, fault, hours, ok, warning
+
+RETENTION_MINUTES_MIN = 7 * 24 * 60
+"""Kafka's own default: more than any holiday between two sessions."""
 
 
 def judge_group(deployment: Deployment, group: GroupAnswer, partitions: int) -> list[Finding]:
@@ -21,6 +24,7 @@ def judge_group(deployment: Deployment, group: GroupAnswer, partitions: int) -> 
         found.append(warning("group", what, do))
     found += judge_commits(deployment, group.commits, partitions)
     found += _gone(deployment, group)
+    found += _short_lived(group)
     state = f"{len(group.members)} members, {group.state.lower()}" if group.members else "no member"
     return found or [ok("group", f"{name}: {state}; {_commits(group.commits)}")]
 
@@ -75,3 +79,12 @@ def _gone(deployment: Deployment, group: GroupAnswer) -> list[Finding]:
     if deployment.is_stopped_by_gone:
         return [fault("group", what, f"{do}, once STREAMINGCANDLE_GONE_OFFSETS=continue lets it go on")]
     return [warning("group", what, do)]
+
+
+def _short_lived(group: GroupAnswer) -> list[Finding]:
+    minutes = group.retention_minutes
+    if minutes is None or minutes >= RETENTION_MINUTES_MIN:
+        return []
+    what = f"offsets.retention.minutes is {minutes} at the brokers: a service stopped for {hours(minutes * 60_000)}"
+    do = f"in each broker's server.properties set offsets.retention.minutes={RETENTION_MINUTES_MIN}, and restart it"
+    return [warning("group", f"{what} loses its offsets", do)]
