@@ -132,7 +132,7 @@ fn calendar_ms(text: &[u8], schedule: &Schedule) -> Option<i64> {
         while cursor.number(1).is_some() {}
     }
     let date = days_from_civil(year, month, day);
-    let exists = (1..=12).contains(&month) && year > 0 && civil_from_days(date) == (year, month, day);
+    let exists = (1..=12).contains(&month) && civil_from_days(date) == (year, month, day);
     if !exists || hour > 23 || minute > 59 || second > 59 {
         return None;
     }

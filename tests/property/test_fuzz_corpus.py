@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamingcandle.candles.book import Book, judge, new_book
+from streamingcandle.candles.book import FORMAT_VERSION, Book, judge, new_book
 from streamingcandle.candles.candle import decode_candle
 from streamingcandle.candles.reference import Record, Reference
 from streamingcandle.candles.rules import Rules
@@ -42,7 +42,7 @@ def test_kernel_and_reference_agree_on_every_record(flags: dict[str, str], times
         counts = book.ledger()
         assert {name: counts[name] for name in reference.ledger()} == reference.ledger(), file.name
         sheets = [book.candles(timeframe=place, frontier_ms=0, flush=True) for place in range(2)]
-        # An instrument silent for 7 days begins anew: of one window the later record holds, as for every reader.
+        # A forgotten instrument begins anew: of one window the later record holds, as for every reader.
         found = {}
         for key, candle in ((key.decode(), decode_candle(value)) for sheet in sheets for key, value in sheet):
             found[key, candle.timeframe, candle.window_start_millis] = msgspec.structs.replace(candle, revised=False)
@@ -54,7 +54,7 @@ def _sealed(body: bytes, rules: Rules) -> bytes:
     digest = rules.digest.encode()
     if body.startswith(b"\x01d"):
         body = bytes([len(digest)]) + digest + body[2:]
-    return b"SCBK\x01\x00" + zlib.crc32(body).to_bytes(4, "little") + body
+    return b"SCBK" + FORMAT_VERSION.to_bytes(2, "little") + zlib.crc32(body).to_bytes(4, "little") + body
 
 
 def _go_on(book: Book) -> None:

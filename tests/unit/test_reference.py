@@ -661,9 +661,10 @@ def test_claimed_windows_are_few() -> None:
     )
     assert [verdict.reason for verdict in verdicts[-6:]] == ["limit", None, None, None, None, None]
     assert reference.ledger()["rejected_limit"] == 1
-    # what is rejected moves nothing: the same tick again is no witness of it
-    _, verdicts = judge(rules(), *true, tick("11:59:00", 99), tick("11:59:00", 99), tick("09:15:59", 10))
-    assert [verdict.kind for verdict in verdicts[-3:]] == ["rejected", "rejected", "folded"]
+    # what is rejected moves its instrument's own clock: what comes true is believed with the next tick
+    morning = [tick(clock, 10, day="2026-01-05") for clock in ("09:15:00", "09:15:01", "09:16:00")]
+    _, verdicts = judge(rules(), *true, *morning)
+    assert [verdict.kind for verdict in verdicts[-3:]] == ["rejected", "folded", "folded"]
 
 
 # ---- windows

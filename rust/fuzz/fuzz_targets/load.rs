@@ -11,7 +11,7 @@ fuzz_target!(|input: &[u8]| {
     book.committed(vec![1_767_335_640_000, 0], vec![5; 2], vec![2, 0]);
     // As it is, and as the body of a dump whose checksum is right: no fuzzer would find that.
     let _ = book.load(input);
-    let mut sealed = b"SCBK\x01\x00".to_vec();
+    let mut sealed = b"SCBK\x02\x00".to_vec();
     sealed.extend_from_slice(&crc32fast::hash(input).to_le_bytes());
     sealed.extend_from_slice(input);
     let Ok(fingerprint) = book.load(&sealed) else { return };
