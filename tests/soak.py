@@ -1,9 +1,13 @@
 """`make soak MINUTES=n`: a live feed, three processes, two of them struck in turn; then the comparison.
 
+The topic is unguarded, and the feed has liars in it: one instrument a partition a year ahead, by its records' own
+timestamps too, and made-up exchanges and tokens, more than may be held. Now and then the broker stands still and commits fail.
+
 Prints what an operator would ask: how long until candles came again, how late they were over time, what memory
 and disk were taken. Exit 1 when a candle differs from the reference or came twice.
 """
 
+import json
 import random
 import sys
 import tempfile
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
 from broker import Broker
 from disturbance import Deployment, Service
@@ -23,15 +28,25 @@ from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.reference import Record, Reference
 from streamingcandle.clock import SystemClock
 from streamingcandle.settings import load_settings
-from streamingcandle.simulation.market import Market
+from streamingcandle.simulation.market import Market, MarketTick
 
-RULES = {"STREAMINGCANDLE_TIMEFRAMES": "1s,1m,2m,3m,5m,15m,30m", "STREAMINGCANDLE_OUTSIDE_SESSION": "keep"}
+RULES = {
+    "STREAMINGCANDLE_TIMEFRAMES": "1s,1m,2m,3m,5m,15m,30m",
+    "STREAMINGCANDLE_OUTSIDE_SESSION": "keep",
+    "STREAMINGCANDLE_INSTRUMENTS_MAX": "100",
+}
 PARTITIONS = 6
 INSTRUMENTS = 60
 RATE_PER_S = 100
 EVERY_MS = 7_000
 FREEZE_MS = 9_000
 """Longer than the session: the others take over."""
+STILL_MS = 15_000
+"""The broker stands still for longer than a transaction may take."""
+LIE_MS = 365 * 86_400_000
+LIE_EVERY = 500
+"""Ticks to a lie in each partition: one in five seconds."""
+MADE_UP_EVERY = 20
 GRACE_MS = 1_000
 QUARTERS = 4
 
@@ -55,8 +70,9 @@ class Seen(NamedTuple):
 class Soak:
     """The deployment under stress."""
 
-    def __init__(self, deployment: Deployment, seconds_topic: str, minutes: float) -> None:
+    def __init__(self, broker: Broker, deployment: Deployment, seconds_topic: str, minutes: float) -> None:
         """Nothing runs yet."""
+        self._broker = broker
         self._deployment = deployment
         self._clock = SystemClock()
         self._rng = random.Random(1)
@@ -89,8 +105,13 @@ class Soak:
         self._deployment.stop_all()
 
     def _strike(self, victim: Service) -> Service:
-        kind = self._rng.choices(["kill", "terminate", "freeze"], [8, 1, 1])[0]
+        kind = self._rng.choices(["kill", "terminate", "freeze", "broker stands still"], [15, 2, 2, 1])[0]
         self.strikes.append((kind, self._clock.wall_ms()))
+        if kind == "broker stands still":
+            self._broker.freeze()
+            self._clock.sleep_ms(STILL_MS)
+            self._broker.thaw()
+            return victim
         if kind == "freeze":
             victim.freeze()
             self._clock.sleep_ms(FREEZE_MS)
@@ -109,11 +130,29 @@ class Soak:
 
     def _feed(self) -> None:
         market = Market(INSTRUMENTS, seed=7)
-        began_ms = self._clock.wall_ms()
+        began_ms, sent = self._clock.wall_ms(), 0
         while not self._is_over.is_set():
             due = (self._clock.wall_ms() - began_ms) * RATE_PER_S // 1_000
-            self._deployment.feed([market.tick(self._clock.wall_ms()) for _ in range(due - self._deployment.sent)])
+            numbers = range(sent + 1, due + 1)
+            ticks = [market.tick(self._clock.wall_ms()) for _ in numbers]
+            self._deployment.feed([*ticks, *(self._made_up() for number in numbers if number % MADE_UP_EVERY == 0)])
+            if any(number % LIE_EVERY == 0 for number in numbers):
+                self._lie()
+            sent = due
             self._is_over.wait(0.02)
+
+    def _lie(self) -> None:
+        """One lying instrument in each partition: two of one partition that agree would be believed."""
+        for number in range(PARTITIONS):
+            at_ms = self._clock.wall_ms() + LIE_MS + self._rng.randrange(100)
+            tick = _tick("N", "C", 900_000 + number, at_ms, 100.0 + self._rng.randrange(100))
+            self._deployment.feed([tick], partition=number)
+
+    def _made_up(self) -> MarketTick:
+        """Every second one with a price that is none: of that nothing may stay."""
+        rng = self._rng
+        exchange, token = rng.choice(("N", f"Z{rng.randrange(10**6)}")), 10**6 + rng.randrange(10**9)
+        return _tick(exchange, "C", token, self._clock.wall_ms(), rng.choice((-1.0, 5.0)))
 
     def _read(self) -> None:
         deployment = self._deployment
@@ -170,6 +209,20 @@ class Soak:
             )
 
 
+def _tick(exchange: str, segment: str, token: int, at_ms: int, price: float) -> MarketTick:
+    fields = {"Exch": exchange, "ExchType": segment, "Token": token, "LastRate": price, "LastQty": 1, "TickDt": at_ms}
+    return MarketTick(at_ms, str(token).encode(), json.dumps(fields).encode())
+
+
+def _unguard(broker: Broker, topic: str) -> None:
+    """Take the brokers' guard off: its own timestamps may be as false as a record's times."""
+    entry = ConfigEntry("message.timestamp.after.max.ms", str(2**62), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": broker.inside_bootstrap})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(10)
+
+
 def _reference(number: int, records: list[Record]) -> dict[Key, Candle]:
     reference = Reference(load_settings({}, RULES).rules(), number)
     for record in records:
@@ -216,7 +269,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Broker(Path(folder, "broker")) as broker:
         settings = RULES | {"STREAMINGCANDLE_CANDLE_TOPIC_SECONDS": "soak-{n}-sec-candle"}
         with Deployment(broker, "soak", Path(folder), partitions=PARTITIONS, settings=settings) as deployment:
-            soak = Soak(deployment, "soak-1-sec-candle", minutes)
+            _unguard(broker, deployment.tick_topic)
+            soak = Soak(broker, deployment, "soak-1-sec-candle", minutes)
             soak.run()
             soak.tell()
             return min(1, _compare(deployment, [*deployment.candle_topics, "soak-1-sec-candle"]))
