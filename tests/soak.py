@@ -1,7 +1,8 @@
 """`make soak MINUTES=n`: a live feed, three processes, two of them struck in turn; then the comparison.
 
 The topic is unguarded, and the feed has liars in it: one instrument a partition a year ahead, by its records' own
-timestamps too, and made-up exchanges and tokens, more than may be held. Now and then the broker stands still and commits fail.
+timestamps too, and made-up exchanges and tokens, more than may be held. Now and then the broker stands still and
+commits fail.
 
 Prints what an operator would ask: how long until candles came again, how late they were over time, what memory
 and disk were taken. Exit 1 when a candle differs from the reference or came twice.
