@@ -34,6 +34,8 @@ _KINDS: Mapping[str, str] = {
     VOLUME_STUCK: "trades on below the day's greatest total, which was too high, so its volume stands still",
 }
 _REJECTED = "rejected_"
+_ACCEPTED = ("folded", "outside", "late")
+_BEHIND = "behind"
 
 
 class _Kind(msgspec.Struct):
@@ -52,6 +54,8 @@ class _Held(msgspec.Struct):
     begun: Counter[str]
     seen: Counter[str]
     is_restoring: bool
+    minute: Counter[str] = msgspec.field(default_factory=Counter)
+    """What its ledger grew by in this minute."""
 
 
 class Nobody:
@@ -179,6 +183,8 @@ class Report(Nobody):
         near = f"near {self._place(held.partition.number, held.partition.position - 1)}"
         for kind in _KINDS:
             self._count(kind, ledger[kind] - held.seen[kind], near)
+        for kind in (*_ACCEPTED, _BEHIND):
+            held.minute[kind] += ledger[kind] - held.seen[kind]
         held.seen = ledger
 
     def _say_record(self, kind: str, number: int, records: Records, index: int, text: str) -> None:
@@ -210,6 +216,23 @@ class Report(Nobody):
             if self._names is not None:
                 self._say_missed(self._names)
         self._minute_read = self._minute_rejected = 0
+        for held in self._held.values():
+            self._judge_clock(held)
+            held.minute.clear()
+
+    def _judge_clock(self, held: _Held) -> None:
+        """Most ticks far before the feed clock are not late: it stands ahead of the feed (docs/decisions/0010)."""
+        accepted, behind = sum(held.minute[kind] for kind in _ACCEPTED), held.minute[_BEHIND]
+        if accepted > MINUTE_RECORDS_MIN and behind * 2 > accepted:
+            logger.error(
+                "%s[%d]: %d of the last minute's %d ticks lie more than an hour before the feed clock: ticks that agree "
+                "on a false time lifted it, and candles come early and are revised; set the topic's "
+                "message.timestamp.after.max.ms to 60000, then `streamingcandle run --reset-clock --until-end` once",
+                self._ticks,
+                held.partition.number,
+                behind,
+                accepted,
+            )
 
     def _judge_all(self, read: int, rejected: int, which: str) -> None:
         """Every record rejected is a feed that cannot be read, and nobody waits for candles in vain."""

@@ -44,11 +44,22 @@ GIVE_BACK_MS = 60_000
 """How often memory that is free goes back to the system."""
 
 
+PATH_OPTIONS = {
+    "until_end": "is_until_end",
+    "flush": "is_flush",
+    "adopt": "is_adopting",
+    "publish_again": "is_publishing_again",
+    "reset_clock": "is_clock_reset",
+}
+"""What each flag of `run` is to the path."""
+
+
 @click.command("run", epilog=examples("run", "run --until-end --flush", "run --workers 4"))
 @click.option("--until-end", is_flag=True, help="Stop when everything now in the log is committed.")
 @click.option("--flush", is_flag=True, help="With --until-end: also publish the windows still open.")
 @click.option("--adopt", is_flag=True, help="Go on from another program's offsets, or from the newest snapshot.")
 @click.option("--publish-again", is_flag=True, help="Begin at `start` although candles are out and the offsets lost.")
+@click.option("--reset-clock", is_flag=True, help="Bring a feed clock back that false times lifted ahead of the feed.")
 @click.option("--instance", type=click.IntRange(0, 63), help="Be this instance of the host; refused while another is.")
 @click.option(
     "--workers", type=click.IntRange(1, 64), help="So many processes that share the partitions, kept running."
@@ -57,35 +68,30 @@ GIVE_BACK_MS = 60_000
 @click.pass_obj
 def run_command(
     world: World,
+    /,
     *,
-    until_end: bool,
-    flush: bool,
-    adopt: bool,
-    publish_again: bool,
     instance: int | None,
     workers: int | None,
     worker: tuple[int, int] | None,
+    **flags: bool,
 ) -> int:
     """Make candles: ticks in, candles out, each exactly once.
 
     Goes on until SIGTERM, through lost brokers and rebalances.
     """
-    if flush and not until_end:
+    if flags["flush"] and not flags["until_end"]:
         raise click.UsageError("--flush goes with --until-end")
     supervisor = Supervisor(os.environ)
     if workers is not None:
         if instance is not None or world.settings.instance_number is not None:
             raise click.UsageError("--instance goes without --workers: each worker is an instance of its own")
-        flags = {"--until-end": until_end, "--flush": flush, "--adopt": adopt, "--publish-again": publish_again}
-        options = [name for name, is_set in flags.items() if is_set]
+        options = [f"--{name.replace('_', '-')}" for name, is_set in flags.items() if is_set]
         check_workers(world)
         _say_where(world)
-        return run_workers(world, workers, options, is_until_end=until_end, supervisor=supervisor)
+        return run_workers(world, workers, options, is_until_end=flags["until_end"], supervisor=supervisor)
 
     def run(is_stopping: Callable[[], bool], watcher: Watcher) -> None:
-        path = world.settings.path(
-            is_until_end=until_end, is_flush=flush, is_adopting=adopt, is_publishing_again=publish_again
-        )
+        path = world.settings.path(**{option: flags[name] for name, option in PATH_OPTIONS.items()})
         number = world.settings.instance_number if instance is None else instance
         _run(world, number, path, is_stopping, watcher)
 
