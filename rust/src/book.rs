@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::{Reason, Tick, Venues, Verdict, judge, usable};
-use crate::elapsed::{Elapsed, Lost};
+use crate::elapsed::{Elapsed, Lost, name_of};
 use crate::encode::key;
 use crate::fold::{Folded, Freeze, Instrument};
 use crate::forget::Idle;
@@ -181,9 +181,16 @@ impl Book {
         sorted.rejects.push((index, reason.name()));
     }
 
-    /// None, and nothing has changed, where the tick would go beyond a limit. `epoch`: of the venues as it was read.
+    /// None, and nothing is folded, where the tick would go beyond a limit. `epoch`: of the venues as it was read.
     fn fold_tick(&mut self, tick: &Tick, epoch: u64, timestamp_ms: i64, offset: i64) -> Option<Folded> {
-        let slot = self.slot_of(tick, epoch)?;
+        let read_ms = usable(timestamp_ms);
+        let capped_ms = read_ms.map_or(tick.at_ms, |read_ms| tick.at_ms.min(read_ms + AHEAD_MS));
+        let Some(slot) = self.slot_of(tick, epoch, offset) else {
+            let named = &tick.named;
+            let name = format!("{}:{}:{}", named.exchange, named.segment, named.token);
+            self.hear(name_of(name.as_bytes()), capped_ms, false);
+            return None;
+        };
         let instrument = self.slots.get_mut(slot as usize)?.as_mut()?;
         let venue = self.venues.get(instrument.venue)?;
         if instrument.clock.is_leap(tick.at_ms) && instrument.claims_too_many(&self.rules, venue, tick) {
@@ -193,17 +200,19 @@ impl Book {
             instrument.is_touched = true;
             self.touched.push(slot);
         }
-        let key = (instrument.venue, instrument.token);
+        let name = instrument.name;
         let freeze = self.freeze.as_ref();
         let folded = instrument.fold(&self.rules, venue, freeze, &self.frontiers_ms, tick, offset, &mut self.changes);
         self.note_changes(slot, offset);
 
-        let capped_ms = usable(timestamp_ms).map_or(tick.at_ms, |read_ms| tick.at_ms.min(read_ms + AHEAD_MS));
-        let heard = self.elapsed.hear(key, capped_ms, folded.is_leap);
-        if matches!(heard, Heard::Step | Heard::Leap) {
+        self.hear(name, capped_ms, folded.is_leap);
+        Some(folded)
+    }
+
+    fn hear(&mut self, name: u64, at_ms: i64, is_leap: bool) {
+        if matches!(self.elapsed.hear(name, at_ms, is_leap), Heard::Step | Heard::Leap) {
             self.lost.rise(self.event_ms());
         }
-        Some(folded)
     }
 
     fn count(&mut self, tick: &Tick, folded: Folded, index: usize, sorted: &mut Sorted) {
@@ -237,7 +246,7 @@ impl Book {
     }
 
     /// The slot of the tick's instrument; None where no more can be held.
-    fn slot_of(&mut self, tick: &Tick, epoch: u64) -> Option<u32> {
+    fn slot_of(&mut self, tick: &Tick, epoch: u64, offset: i64) -> Option<u32> {
         let named = &tick.named;
         let venue = if tick.venue.is_some() && self.venues.epoch() == epoch {
             tick.venue
@@ -251,7 +260,12 @@ impl Book {
             return None;
         }
         let venue = self.venues.take(&self.rules, &named.exchange, &named.segment);
-        let slot = self.put(Instrument::new(venue, named.token, self.rules.timeframes.len()));
+        let name = self.venues.get(venue).map_or(0, |venue| name_of(&key(venue, named.token)));
+        let mut instrument = Instrument::new(venue, named.token, name, self.rules.timeframes.len());
+        (instrument.seen_ms, instrument.heard_offset) = (tick.at_ms, offset);
+        let over_ms = if self.idle.is_known() { self.over_ms(&instrument) } else { None };
+        let slot = self.put(instrument);
+        self.expect_idle(slot, offset, over_ms);
         self.fresh.push(slot);
         self.index.insert((venue, named.token), slot);
         Some(slot)

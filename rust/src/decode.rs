@@ -127,17 +127,16 @@ impl Venues {
         index
     }
 
-    /// One instrument less; true where it was the last one and the index means nothing from now on.
-    pub fn give_back(&mut self, index: u32) -> bool {
+    /// One instrument less; with the last one the index means nothing any more.
+    pub fn give_back(&mut self, index: u32) {
         if self.count(index, -1) != Some(0) {
-            return false;
+            return;
         }
         if let Some(venue) = self.list.get_mut(index as usize).and_then(Option::take) {
             self.by_name.remove(&format!("{}:{}", venue.exchange, venue.segment));
             self.free.push(index);
             self.epoch += 1;
         }
-        true
     }
 
     /// The list as `names` gave it; false where a pair is there twice. Instruments are counted by `count`.

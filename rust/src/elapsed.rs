@@ -2,35 +2,39 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::book::Key;
 use crate::witness::{Clock, Heard};
+
+/// An instrument's name as a number, FNV-1a of `N:C:2885`: whether two ticks are of the same one, held or not.
+pub fn name_of(key: &[u8]) -> u64 {
+    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
 
 /// E of §4: the greatest event time, as far as it has two witnesses.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Elapsed {
     pub clock: Clock,
     /// Whose the claim is.
-    claimant: Option<Key>,
+    claimant: Option<u64>,
     /// Whose the last accepted tick was, and how often that instrument's own clock has leapt since another one's.
-    last: Option<Key>,
+    last: Option<u64>,
     leaps: u32,
     /// Whether more than one instrument was ever heard.
     is_shared: bool,
 }
 
 impl Elapsed {
-    /// Take an accepted tick; `is_leap`: whether its instrument's own clock leapt.
-    pub fn hear(&mut self, key: Key, at_ms: i64, is_leap: bool) -> Heard {
-        if self.last != Some(key) {
+    /// Take a tick of the instrument of this name; `is_leap`: whether its own clock leapt.
+    pub fn hear(&mut self, name: u64, at_ms: i64, is_leap: bool) -> Heard {
+        if self.last != Some(name) {
             self.is_shared |= self.last.is_some();
-            (self.last, self.leaps) = (Some(key), 0);
+            (self.last, self.leaps) = (Some(name), 0);
         }
         self.leaps = self.leaps.saturating_add(u32::from(is_leap));
         let is_alone = !self.is_shared || self.leaps >= 2;
         let claimant = self.claimant;
-        let heard = self.clock.hear(at_ms, || is_alone || claimant != Some(key));
+        let heard = self.clock.hear(at_ms, || is_alone || claimant != Some(name));
         if matches!(heard, Heard::Claim | Heard::Leap) {
-            self.claimant = Some(key);
+            self.claimant = Some(name);
         }
         heard
     }
@@ -38,13 +42,6 @@ impl Elapsed {
     /// E from elsewhere; the claim is dropped.
     pub fn set(&mut self, event_ms: Option<i64>) {
         self.clock = Clock { value_ms: event_ms, claim_ms: None };
-    }
-
-    /// An index that may come to mean another exchange is nobody's.
-    pub fn forget_venue(&mut self, venue: u32) {
-        for held in [&mut self.claimant, &mut self.last] {
-            *held = held.map(|(index, token)| (if index == venue { u32::MAX } else { index }, token));
-        }
     }
 }
 

@@ -61,6 +61,9 @@ pub struct Instrument {
     pub seen_ms: i64,
     /// Offset of its last accepted tick.
     pub heard_offset: i64,
+    /// See `elapsed::name_of`.
+    #[serde(skip)]
+    pub name: u64,
     pub frames: Vec<Frame>,
     pub pre_open: Vec<PreOpen>,
     stuck: u32,
@@ -100,10 +103,11 @@ impl Freeze {
 }
 
 impl Instrument {
-    pub fn new(venue: u32, token: i64, frames: usize) -> Self {
+    pub fn new(venue: u32, token: i64, name: u64, frames: usize) -> Self {
         Self {
             venue,
             token,
+            name,
             company: None,
             clock: Clock::default(),
             seen_ms: i64::MIN,

@@ -227,6 +227,8 @@ impl Frame {
     /// The day's record, made when it is new; `close_ms` is asked for only then.
     pub fn day_or_new(&mut self, day: i64, close_ms: impl FnOnce() -> i64) -> Option<&mut Day> {
         if self.day_mut(day).is_none() {
+            // Mostly there is one: a vector that grows by itself would begin with room for four.
+            self.days.reserve_exact(1);
             self.days.push(Day { day, close_ms: close_ms(), first: None, base: 0, carried: 0 });
         }
         self.day_mut(day)

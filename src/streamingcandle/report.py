@@ -225,8 +225,8 @@ class Report(Nobody):
         accepted, behind = sum(held.minute[kind] for kind in _ACCEPTED), held.minute[_BEHIND]
         if accepted > MINUTE_RECORDS_MIN and behind * 2 > accepted:
             logger.error(
-                "%s[%d]: %d of the last minute's %d ticks lie more than an hour before the feed clock: ticks that agree "
-                "on a false time lifted it, and candles come early and are revised; set the topic's "
+                "%s[%d]: %d of the last minute's %d ticks lie more than an hour before the feed clock: some agree "
+                "on a false time that lifted it, and candles come early and are revised; set the topic's "
                 "message.timestamp.after.max.ms to 60000, then `streamingcandle run --reset-clock --until-end` once",
                 self._ticks,
                 held.partition.number,

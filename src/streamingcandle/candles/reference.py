@@ -149,10 +149,13 @@ class Reference:
         if stamp_ms is not None and event_ms > stamp_ms + self._rules.future_ms:
             return Verdict(kind="rejected", reason="future", instrument=str(named), event_ms=event_ms)
         stretch = market.stretch(event_ms, self._rules)
-        if not self._is_held_or_makes_room(named) or self._has_too_many_claims(named, stretch, event_ms):
+        counted_ms = event_ms if stamp_ms is None else min(event_ms, stamp_ms + CLOCK_LEAD_MS)
+        has_room = self._is_held_or_makes_room(named)
+        if not has_room:  # a day whose instruments are all new must be able to begin
+            self._feed.take(named, counted_ms, leapt=False)
+        if not has_room or self._has_too_many_claims(named, stretch, event_ms):
             return Verdict(kind="rejected", reason="limit", instrument=str(named), event_ms=event_ms)
         self._counts["time_fallback"] += fallback
-        counted_ms = event_ms if stamp_ms is None else min(event_ms, stamp_ms + CLOCK_LEAD_MS)
         instrument = self._accept(named, event_ms, counted_ms, in_session=stretch is not None, offset=record.offset)
         return self._place(instrument, stretch, self._tick(instrument, found, price, event_ms, record.offset))
 

@@ -39,7 +39,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     after_close_ms: int = 1_000
     quantity_decimals: int = 8
     instruments_max: int = 50_000
-    """Held of one partition: at most some 120 MB of made-up ones that tick once (BENCHMARKS.md)."""
+    """Held of one partition: 50,000 made-up ones that tick once are 150 MB, and a snapshot of 42 MB before zstd."""
     outside_session: Literal["skip", "keep"] = "skip"
     since_zero: tuple[str, ...] = ()
     """Exchanges whose first window counts its volume from zero; `*` for all."""
