@@ -7,16 +7,20 @@ import msgspec
 
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.commit import Commit
+from streamingcandle.candles.feed_clock import LEAP_MS
+from streamingcandle.candles.reference import CLOCK_LEAD_MS, Verdict
+from streamingcandle.candles.session import DAY_MS
 from streamingcandle.interfaces import Committed
-from streamingcandle.simulation.broker import Transaction
+from streamingcandle.simulation.broker import Entry, Transaction
 from streamingcandle.simulation.process import Process
 from streamingcandle.simulation.run import DEAD_LETTERS, LATE, Outcome, candle_topic
-from streamingcandle.simulation.story import RECOVERY_MS
+from streamingcandle.simulation.story import GRACES_MS, RECOVERY_MS
 from streamingcandle.simulation.truth import TrueClock, Truth, Versions, Window, record_of
 
 BOUND_MS = 6_000
 """From the moment a candle is due in quiet times to its commit: 2 s for another host's clock, twice 0.9 s for how wrong
 these clocks may be, and what polls, fetches and commits take."""
+GRACE_MS_MAX = max(GRACES_MS)
 SMALL_COMMITS_MS = 15_000
 """More, where a commit may hold but a few candles and many are due at once."""
 
@@ -61,13 +65,17 @@ class _Audit:
         """Timeframes added later: C and O they began with."""
         self.letters: Counter[tuple[str, int, str]] = Counter()
         self.said_ms: dict[tuple[Window, int], int] = {}
+        self.resent: set[int] = set()
+        """Offsets of ticks of days before: whether they are late may depend on what a restart forgot (§6, frozen)."""
+        self.claims: set[int] = set()
+        """Offsets of the first day's lies in a story of two: a restart on the second may not read them again."""
 
     def findings(self) -> list[Finding]:
         found: list[Finding] = []
         for transaction in self.outcome.broker.landed:
             if self.number in transaction.offsets:
                 found += self._commit(transaction, transaction.offsets[self.number])
-        self._fold_to(self.truth.end, None, self.outcome.calm_end_ms)
+        found += self._fold_to(self.truth.end, None, self.outcome.calm_end_ms)
         for label in self.story.timeframes:
             if label not in self.commit.frontiers_ms:
                 self.newcomers[label] = (self.commit.f_ms, self.offset)
@@ -115,13 +123,13 @@ class _Audit:
             fallen = [label for label, value in old.items() if new.get(label, -1) < value]
             if fallen:
                 yield self._finding(f"{name} fell", f"{where}: {fallen} {old} {new}")
-        self._fold_to(committed.offset, author.plan.timeframes, transaction.ended_ms)
+        yield from self._fold_to(committed.offset, author.plan.timeframes, transaction.ended_ms)
         yield from self._clock(transaction, commit, committed.offset, where)
         for label in author.plan.timeframes:
             yield from self._timeframe(transaction, commit, label, where)
         self.commit, self.offset = commit, committed.offset
 
-    def _fold_to(self, offset: int, labels: tuple[str, ...] | None, read_ms: int) -> None:
+    def _fold_to(self, offset: int, labels: tuple[str, ...] | None, read_ms: int) -> Iterator[Finding]:
         """Fold the reference; the commit at `read_ms`, which has these records' letters, ran these timeframes."""
         while self.read < len(self.truth.records) and self.truth.records[self.read].offset < offset:
             entry = self.truth.records[self.read]
@@ -129,6 +137,7 @@ class _Audit:
             verdict = self.versions.fold(record_of(entry))
             self.visible_ms[entry.offset] = self.truth.visible_ms(entry)
             self.clock.take(entry, self.versions, read_ms)
+            yield from self._note(entry, verdict)
             if labels is None:
                 continue
             if verdict.kind == "rejected":
@@ -137,6 +146,17 @@ class _Audit:
             if late:
                 self.letters[LATE, entry.offset, ",".join(late)] += 1
 
+    def _note(self, entry: Entry, verdict: Verdict) -> Iterator[Finding]:
+        """What is out of the ordinary about a record; no single liar's word moves E (0010, 6)."""
+        if verdict.event_ms is not None and verdict.event_ms < entry.appended_ms - DAY_MS:
+            self.resent.add(entry.offset)
+        elif verdict.event_ms is not None and verdict.event_ms > entry.appended_ms + LEAP_MS + CLOCK_LEAD_MS:
+            if entry.appended_ms < self.story.events[-1].at_ms - DAY_MS:
+                self.claims.add(entry.offset)
+        e_ms = self.versions.event_ms
+        if e_ms is not None and e_ms > entry.appended_ms + LEAP_MS:
+            yield self._finding("E led astray", f"@{entry.offset}: by {e_ms - entry.appended_ms} ms")
+
     def _clock(self, transaction: Transaction, commit: Commit, offset: int, where: str) -> Iterator[Finding]:
         """F is what was read and confirmed, and no further: nothing at or behind the offset was there yet."""
         next_ms = self.truth.next_appended_ms(offset)
@@ -144,6 +164,11 @@ class _Audit:
         greatest_ms = max(self.clock.greatest_ms(until_ms), self.commit.f_ms)
         if commit.f_ms > greatest_ms and not self.story.has_steps:
             yield self._finding("F ahead of confirmed time", f"{where}: by {commit.f_ms - greatest_ms} ms")
+        # Whatever the hosts' clocks say: idle time closes the windows there are, and goes no further (0010, 8).
+        closing_ms = max(candle.window_end_millis for candle in self.versions.latest.values()) if self.versions.latest else 0
+        bound_ms = max(self.commit.f_ms, self.versions.event_ms or 0, closing_ms + GRACE_MS_MAX)
+        if commit.f_ms > bound_ms:
+            yield self._finding("F ahead of the windows held", f"{where}: by {commit.f_ms - bound_ms} ms")
 
     def _timeframe(self, transaction: Transaction, commit: Commit, label: str, where: str) -> Iterator[Finding]:
         """A commit publishes what is pending by the last one's word, no more and no less (§6)."""
@@ -171,8 +196,9 @@ class _Audit:
                 yield self._finding("published without need", f"{where}: {window} @{candle.source_offset}")
             elif _plain(candle) != _plain(expected):
                 yield self._finding("published wrong", f"{where}: {_plain(candle)} instead of {_plain(expected)}")
-        for window in wanted:
-            yield self._finding("not published", f"{where}: {window}")
+        for window, candle in wanted.items():
+            if candle.source_offset not in self.claims:
+                yield self._finding("not published", f"{where}: {window}")
 
     # ---- the end
 
@@ -186,6 +212,8 @@ class _Audit:
             label, end_ms = window[1], candle.window_end_millis
             from_ms, offset = self.newcomers.get(label, (0, 0))
             is_older = end_ms <= from_ms and candle.source_offset < offset
+            if candle.source_offset in self.claims:
+                continue
             if not is_older and (self.story.is_flushed or end_ms <= self.commit.frontiers_ms.get(label, 0)):
                 yield window, candle
 
@@ -217,10 +245,10 @@ class _Audit:
                     if headers["source.partition"] == str(self.number).encode():
                         said = headers["reason" if topic == DEAD_LETTERS else "timeframes"] or b""
                         found[topic, int(headers["source.offset"] or b""), said.decode()] += 1
-        for letter, count in (found - self.letters).items():
-            yield self._finding("letter too many", f"{letter} {count}")
-        for letter, count in (self.letters - found).items():
-            yield self._finding("letter missing", f"{letter} {count}")
+        for what, surplus in (("too many", found - self.letters), ("missing", self.letters - found)):
+            for letter, count in surplus.items():
+                if letter[1] not in self.resent:
+                    yield self._finding(f"letter {what}", f"{letter} {count}")
 
     def _in_time(self) -> Iterator[Finding]:
         """After the trouble every candle is out soon after it is due, and every revision soon after its tick."""
@@ -232,7 +260,8 @@ class _Audit:
             bound_ms += SMALL_COMMITS_MS
         for window, candle in self.versions.latest.items():
             from_ms, offset = self.newcomers.get(window[1], (0, 0))
-            if candle.window_end_millis <= from_ms and candle.source_offset < offset:
+            is_older = candle.window_end_millis <= from_ms and candle.source_offset < offset
+            if is_older or candle.source_offset in self.claims:
                 continue
             due_ms = self.clock.reaches_ms(candle.window_end_millis + self.story.final.grace_ms, self.truth)
             if due_ms is None:

@@ -19,6 +19,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_interval_ms: int = 30_000
     is_until_end: bool = False
     is_flush: bool = False
+    is_clock_reset: bool = False
     is_static: bool = True
     """Whether its place in the group waits for it, and its successor gets it at once."""
     wall_error_ms: int = 0
@@ -152,6 +153,9 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the story ends with a flush."""
     has_steps: bool
     """Whether wall clocks go wrong by more than the semantics allow for."""
+    has_liars: bool = False
+    """Whether records claim times far ahead; never two in one partition that a leap could take for witnesses."""
+    instruments_max: int = 50_000
     final: Plan
     events: tuple[Event, ...]
 
@@ -163,6 +167,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
             calendar=CALENDAR,
             late_horizon_ms=self.late_horizon_ms,
             future_ms=self.future_ms,
+            instruments_max=self.instruments_max,
         )
 
 

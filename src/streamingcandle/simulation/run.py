@@ -258,6 +258,7 @@ class Stage:
             snapshot_interval_ms=plan.snapshot_interval_ms,
             is_until_end=plan.is_until_end,
             is_flush=plan.is_flush,
+            is_clock_reset=plan.is_clock_reset,
         )
         snapshots = [
             SimulatedSnapshots("folder", self._shelves[process.instance], process),

@@ -26,7 +26,8 @@ from streamingcandle.simulation.events import (
     Story,
     Upstream,
 )
-from streamingcandle.simulation.feed import Feed
+from streamingcandle.simulation.feed import Feed, Habits
+from streamingcandle.simulation.lies import Liar, MadeUp
 from streamingcandle.simulation.log import Fate
 from streamingcandle.simulation.snapshots import Harm
 
@@ -37,10 +38,12 @@ MOMENTS = ("08:58", "09:14", "09:14", "11:00", "11:00", "15:28", "15:29", "23:53
 LENGTHS = ("5s", "10s", "10s", "30s", "1m", "1m", "2m", "5m")
 HORIZONS_MS = (15_000, 30_000, 60_000, 600_000)
 GRACES_MS = (0, 500, 1_000, 1_000, 3_000, 10_000)
-NEXT_MORNING_MS = 3 * DAY_MS + (9 * 60 + 14) * 60_000
-"""Monday, a minute before the open."""
-MONDAY_UTC_MS = 3 * DAY_MS + (5 * 60 + 30) * 60_000
+NEXT_MORNING_MS = (9 * 60 + 14) * 60_000
+"""A minute before the open."""
+NEXT_FLOOR_MS = (5 * 60 + 30) * 60_000
 """No tick of the second act may lie before: a restart without snapshots begins there, as the semantics say."""
+NIGHTS_DAYS = (3, 3, 3, 31)
+"""From the Friday to a Monday: the next, or one after a month of silence."""
 RECOVERY_MS = 15_000
 """After the trouble has ended: sessions run out, transactions left open as well, books are restored."""
 FATES: tuple[Fate, ...] = ("aborts", "lands unsaid", "is lost", "lands later")
@@ -48,6 +51,8 @@ HARMS: tuple[Harm, ...] = ("lost", "newest lost", "damaged", "cut off", "foreign
 NIGHT_MS = 20_000
 """After an act whoever has not stopped by himself is ended."""
 MINUTE_MS = 60_000
+INSTRUMENTS_MAX = 50_000
+"""Where nothing is made up: more than there are."""
 
 
 def tell(seed: int) -> Story:
@@ -77,11 +82,35 @@ class _Teller:
         self._is_long = rng.random() < 0.15  # most stories are of one day
         self._has_steps = rng.random() < 0.15  # and have honest clocks
         self._is_static = rng.random() < 0.7  # the default of the product is the most told
+        self._lying = lying = Random(f"lies-{seed}")
+        self._next_day_ms = MIDNIGHT_MS + lying.choice(NIGHTS_DAYS) * DAY_MS
+        # Each bends what a restart may forget, or the time, in its own way: a story has one of them.
+        makes = lying.choices(("liars", "made up", "eve", ""), (3, 3, 1, 3))[0]
+        self._has_liars = makes == "liars" and not self._has_steps
+        self._has_made_up = makes == "made up" and not self._has_steps
+        self._is_resending = makes == "eve" and self._is_long
         lengths_ms = [parse_timeframe(label).length_ms for label in self._timeframes]
         self._feeds = [
-            Feed(rng, number, horizon_ms=self._horizon_ms, lengths_ms=lengths_ms, is_long=self._is_long)
+            Feed(
+                rng,
+                number,
+                horizon_ms=self._horizon_ms,
+                lengths_ms=lengths_ms,
+                is_long=self._is_long,
+                habits=Habits(
+                    is_resending=self._is_resending,
+                    is_fractional=lying.random() < 0.1,  # most exchanges trade whole lots
+                    is_sparse=lying.random() < 0.05,  # and most instruments more than once a day
+                ),
+            )
             for number in range(self._partitions)
         ]
+        self._liars = [Liar(lying, number) for number in range(self._partitions)]
+        self._liar_day = lying.randrange(2)
+        """In a story of two days each liar has one: told in a row on both, its lies would be their own witnesses."""
+        self._made_up = [MadeUp(lying, number) for number in range(self._partitions)]
+        self._eve_made_up_max = lying.randint(1, 3)
+        self._instruments_max = self._limit() if self._has_made_up else INSTRUMENTS_MAX
         self._trouble = rng.choice((0.3, 1.0, 1.0, 2.0))
         self._plan = Plan(
             timeframes=self._timeframes,
@@ -92,6 +121,13 @@ class _Teller:
             is_static=self._is_static,
             slow_calls=rng.choice((0.0, 0.05, 0.3)),
         )
+
+    def _limit(self) -> int:
+        """How many instruments are held: in a story of two days room for all of the first, so that none is refused
+        on the second before the feed clock knows that it is another day."""
+        if self._is_long:
+            return max(feed.instruments for feed in self._feeds) + self._eve_made_up_max
+        return self._lying.randint(1, 6)
 
     def _order(self, labels: set[str]) -> tuple[str, ...]:
         return tuple(sorted(labels, key=lambda label: parse_timeframe(label).length_ms))
@@ -113,11 +149,12 @@ class _Teller:
             for instance in self._instances:
                 self._add(rng.choice((Stop(at_ms=end_ms, instance=instance), self._kill(end_ms, instance))))
             self._add(Night(at_ms=end_ms + NIGHT_MS))
-            monday_ms = MIDNIGHT_MS + NEXT_MORNING_MS + rng.randrange(50_000)
-            end_ms = self._act(monday_ms, floor_ms=MIDNIGHT_MS + MONDAY_UTC_MS, length_ms=rng.randint(20_000, 80_000))
+            monday_ms = self._next_day_ms + NEXT_MORNING_MS + rng.randrange(50_000)
+            floor_ms = self._next_day_ms + NEXT_FLOOR_MS
+            end_ms = self._act(monday_ms, floor_ms=floor_ms, length_ms=rng.randint(20_000, 80_000))
         final = msgspec.structs.replace(self._plan, timeframes=self._timeframes, grace_ms=self._grace_ms())
         self._add(Heal(at_ms=end_ms, plan=final))
-        self._calm(end_ms + 1, floor_ms=MIDNIGHT_MS + MONDAY_UTC_MS if self._is_long else 0)
+        self._calm(end_ms + 1, floor_ms=self._next_day_ms + NEXT_FLOOR_MS if self._is_long else 0)
         return Story(
             seed=self._seed,
             start_ms=start_ms,
@@ -128,6 +165,8 @@ class _Teller:
             future_ms=60_000,
             is_flushed=rng.random() < 0.5,  # the others end as services do
             has_steps=self._has_steps,
+            has_liars=self._has_liars,
+            instruments_max=self._instruments_max,
             final=final,
             events=tuple(sorted(self._events, key=lambda event: event.at_ms)),
         )
@@ -166,6 +205,10 @@ class _Teller:
 
     def _market(self, number: int, start_ms: int, end_ms: int, *, floor_ms: int) -> None:
         rng, feed = self._rng, self._feeds[number]
+        if feed.habits.is_sparse:
+            self._add(feed.plain(rng.randint(start_ms, end_ms)))
+            return
+        heard: list[tuple[int, int]] = []
         upstream: Upstream | None = None
         pause_ms = rng.choice((250, 700, 2_000))
         is_transactional = rng.random() < 0.3  # most feeds know no transactions
@@ -184,9 +227,34 @@ class _Teller:
                 self._add(upstream)
             if upstream is not None and rng.random() < 0.8:  # another program writes there too
                 tick = msgspec.structs.replace(tick, upstream=upstream.number)
+            elif feed.heard is not None:
+                heard.append((now_ms, feed.heard))
             self._add(tick)
         if upstream is not None:
             self._decide(upstream, end_ms)
+        self._make_up(number, heard, start_ms, end_ms, is_next_day=floor_ms > 0)
+
+    def _make_up(
+        self, number: int, heard: Sequence[tuple[int, int]], start_ms: int, end_ms: int, *, is_next_day: bool
+    ) -> None:
+        """What this market brings that is not true; `heard`: when who spoke plainly, for sure."""
+        lying, times_ms = self._lying, [at_ms for at_ms, _ in heard]
+        if self._has_liars and (not self._is_long or self._liar_day == is_next_day):
+            self._events += self._liars[number].lies(times_ms, start_ms, end_ms)
+        elif self._has_made_up and self._is_long:
+            tokens = [token for _, token in heard]
+            # On the next day nobody new comes before two have told the feed clock which day it is.
+            first = next((place for place, token in enumerate(tokens) if token != tokens[0]), len(tokens))
+            places = range(first, len(tokens)) if is_next_day else range(len(tokens))
+            chosen = sorted(lying.sample(places, min(len(places), 8 if is_next_day else self._eve_made_up_max)))
+            self._events += [self._made_up[number].tick(times_ms[place] + 1) for place in chosen]
+        elif self._has_made_up:
+            self._events += [self._made_up[number].tick(at_ms + 1) for at_ms in times_ms if lying.random() < 0.2]
+        elif self._is_resending and not is_next_day:
+            self._events += self._feeds[number].eve(end_ms)
+        elif self._is_resending:
+            first_ms = times_ms[:5] or [start_ms]
+            self._events += [tick for at_ms in first_ms for tick in self._feeds[number].resent(at_ms)]
 
     def _decide(self, upstream: Upstream, at_ms: int) -> None:
         state = self._rng.choice(("committed", "committed", "aborted"))
@@ -238,7 +306,7 @@ class _Teller:
         self._add(Share(at_ms=at_ms, number=self._rng.randrange(1_000)))
 
     def _step(self, at_ms: int, instance: str) -> None:
-        error_ms = self._rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS))
+        error_ms = self._rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS, 400 * DAY_MS))
         self._add(Step(at_ms=at_ms, instance=instance, wall_error_ms=error_ms))
 
     def _outage(self, at_ms: int, instance: str) -> None:

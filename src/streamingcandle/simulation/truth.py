@@ -112,7 +112,16 @@ class TrueClock:
             reference.witness(claim_ms)
         event_ms = reference.event_ms
         if event_ms is not None and (not self._steps or event_ms > self._steps[-1].event_ms):
-            self._steps.append(_Step(event_ms, entry.appended_ms, read_ms))
+            self._steps.append(self._anchored(_Step(event_ms, entry.appended_ms, read_ms)))
+
+    def _anchored(self, step: "_Step") -> "_Step":
+        """A leap that idle time had counted already counts as arrived when idle time passed it (0010, 9)."""
+        if self._steps:
+            before = self._steps[-1]
+            leap_ms = step.event_ms - before.event_ms
+            if leap_ms > LEAP_MS and before.appended_ms + leap_ms <= step.appended_ms:
+                return step._replace(appended_ms=before.appended_ms + leap_ms)
+        return step
 
     def greatest_ms(self, at_ms: int) -> int:
         """F at this time, had all been read and confirmed at once."""
