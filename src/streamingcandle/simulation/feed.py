@@ -6,6 +6,7 @@ from random import Random
 import msgspec
 
 from streamingcandle.simulation.events import Tick
+from streamingcandle.simulation.lies import Instrument
 
 VENUES = (("N", "C"), ("N", "C"), ("N", "D"), ("M", "D"), ("N", "U"), ("X", "Y"), ("X", "Y"))
 GARBAGE = (None, b"", b"{", b"[]", b'{"Exch":"N"}', b"\xff", b'{"a":1,}')
@@ -72,7 +73,7 @@ class Feed:
     ) -> None:
         """`is_long`: the story spans days, so what a restart forgets of the day before must not show."""
         self._rng = rng
-        self._partition = partition
+        self.number = partition
         self._horizon_ms = horizon_ms
         self._lengths_ms = lengths_ms
         self._is_long = is_long
@@ -88,9 +89,9 @@ class Feed:
             paper.total = rng.choice((0, 1_000, 5_000_000_000))
 
     @property
-    def instruments(self) -> int:
-        """How many it has."""
-        return len(self._papers)
+    def instruments(self) -> list[Instrument]:
+        """Who trades."""
+        return [(paper.exchange, paper.segment, paper.token) for paper in self._papers]
 
     def tick(self, at_ms: int, floor_ms: int) -> Tick:
         """A record appended at this time; no event time lies before `floor_ms`."""
@@ -137,7 +138,7 @@ class Feed:
 
     def _record(self, at_ms: int, timestamp_ms: int, value: bytes | None) -> Tick:
         gap = self._rng.choice((0,) * 30 + (1, 7))
-        return Tick(at_ms=at_ms, partition=self._partition, timestamp_ms=timestamp_ms, value=value, gap=gap)
+        return Tick(at_ms=at_ms, partition=self.number, timestamp_ms=timestamp_ms, value=value, gap=gap)
 
     def _event_ms(self, kind: str, timestamp_ms: int, paper: _Paper, floor_ms: int) -> int:
         rng = self._rng

@@ -18,11 +18,12 @@ LIAR_TOKEN, MADE_UP_TOKEN = 9_000, 1_000_000
 VENUES = (("N", "C"), ("M", "D"), ("X", "Y"))
 MADE_UP_EXCHANGES = ("N", "X", "Z", "QQ")
 
+Instrument = tuple[str, str, int]
 LieKind = Literal["first", "middle", "last", "all day", "jumping"]
 LIES: tuple[LieKind, ...] = ("first", "middle", "last", "all day", "jumping")
 
 
-def record(instrument: tuple[str, str, int], event_ms: int, price: float, total: int) -> bytes:
+def record(instrument: Instrument, event_ms: int, price: float, total: int) -> bytes:
     """A tick with all that a feed says."""
     exchange, segment, token = instrument
     fields = {
@@ -41,12 +42,14 @@ def record(instrument: tuple[str, str, int], event_ms: int, price: float, total:
 class Liar:
     """One instrument whose clock, and whose producer's, is far ahead."""
 
-    def __init__(self, rng: Random, partition: int) -> None:
-        """It trades somewhere; what it says is decided when it speaks."""
+    def __init__(self, rng: Random, partition: int, honest: Sequence[Instrument]) -> None:
+        """`honest`: the instruments that speak the truth; it may be one of them, where it lies but once."""
         self._rng = rng
         self._partition = partition
-        self._instrument = (*rng.choice(VENUES), LIAR_TOKEN + partition)
         self._kind = rng.choice(LIES)
+        self._instrument: Instrument = (*rng.choice(VENUES), LIAR_TOKEN + partition)
+        if honest and self._kind in ("first", "middle", "last") and rng.random() < 0.4:  # more often a stranger
+            self._instrument = rng.choice(honest)
         self._lead_ms = rng.choice(LEADS_MS)
         self._total = 0
 

@@ -51,6 +51,7 @@ HARMS: tuple[Harm, ...] = ("lost", "newest lost", "damaged", "cut off", "foreign
 NIGHT_MS = 20_000
 """After an act whoever has not stopped by himself is ended."""
 MINUTE_MS = 60_000
+YEAR_MS = 365 * DAY_MS
 INSTRUMENTS_MAX = 50_000
 """Where nothing is made up: more than there are."""
 
@@ -105,9 +106,10 @@ class _Teller:
             )
             for number in range(self._partitions)
         ]
-        self._liars = [Liar(lying, number) for number in range(self._partitions)]
         self._liar_day = lying.randrange(2)
         """In a story of two days each liar has one: told in a row on both, its lies would be their own witnesses."""
+        is_first_day = self._is_long and self._liar_day == 0  # a restart on the next one forgets who lied
+        self._liars = [Liar(lying, feed.number, () if is_first_day else feed.instruments) for feed in self._feeds]
         self._made_up = [MadeUp(lying, number) for number in range(self._partitions)]
         self._eve_made_up_max = lying.randint(1, 3)
         self._instruments_max = self._limit() if self._has_made_up else INSTRUMENTS_MAX
@@ -126,7 +128,7 @@ class _Teller:
         """How many instruments are held: in a story of two days room for all of the first, so that none is refused
         on the second before the feed clock knows that it is another day."""
         if self._is_long:
-            return max(feed.instruments for feed in self._feeds) + self._eve_made_up_max
+            return max(len(feed.instruments) for feed in self._feeds) + self._eve_made_up_max
         return self._lying.randint(1, 6)
 
     def _order(self, labels: set[str]) -> tuple[str, ...]:
@@ -136,8 +138,11 @@ class _Teller:
         return self._rng.choice([grace_ms for grace_ms in GRACES_MS if grace_ms < self._horizon_ms])
 
     def _host_plan(self) -> Plan:
-        """The plan of the day, on a host whose clock is nearly right."""
-        return msgspec.structs.replace(self._plan, wall_error_ms=self._rng.randint(-900, 900))
+        """The plan of the day, on a host whose clock is nearly right; in stories of wrong clocks it may be a year off."""
+        error_ms = self._rng.randint(-900, 900)
+        if self._has_steps and self._lying.random() < 0.1:  # one start in ten
+            error_ms = YEAR_MS
+        return msgspec.structs.replace(self._plan, wall_error_ms=error_ms)
 
     def story(self) -> Story:
         rng = self._rng
@@ -306,7 +311,7 @@ class _Teller:
         self._add(Share(at_ms=at_ms, number=self._rng.randrange(1_000)))
 
     def _step(self, at_ms: int, instance: str) -> None:
-        error_ms = self._rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS, 400 * DAY_MS))
+        error_ms = self._rng.choice((0, 3_000, -3_000, MINUTE_MS, -MINUTE_MS, 60 * MINUTE_MS, YEAR_MS))
         self._add(Step(at_ms=at_ms, instance=instance, wall_error_ms=error_ms))
 
     def _outage(self, at_ms: int, instance: str) -> None:
