@@ -13,7 +13,7 @@ from streamingcandle.simulation.run import Outcome, play
 
 FRIDAY_MS = 1_767_325_500_000
 """2026-01-02 09:15 in India, where N opens."""
-SECOND_MS, HOUR_MS, DAY_MS = 1_000, 3_600_000, 86_400_000
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 YEAR_MS = 365 * DAY_MS
 GRACE_MS = 1_000
 PLAN = Plan(timeframes=("10s", "1m"), grace_ms=GRACE_MS, slow_calls=0.0, snapshot_interval_ms=5_000)

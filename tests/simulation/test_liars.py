@@ -1,19 +1,27 @@
 """What a liar may not do (decision 0010): each story is played without the lie and with it."""
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 
 from simulation.liars import (
+    A,
+    B,
     DAY_MS,
     FRIDAY_MS,
     HOUR_MS,
     LIAR,
     LIES,
+    MINUTE_MS,
+    OTHER_LIAR,
+    PLAN,
     REPLAY,
     WAYS,
     YEAR_MS,
     Lie,
     Published,
+    Said,
     all_day,
     candles,
     delay_ms,
@@ -29,7 +37,7 @@ from simulation.liars import (
 )
 from streamingcandle import pipeline
 from streamingcandle.pipeline import Path
-from streamingcandle.simulation.events import Event, Tick
+from streamingcandle.simulation.events import Event, Spoil, Stop, Tick
 
 ON_TIME_MS = 1_200
 """After a window is due: what a poll, a question for the end and a commit take."""
@@ -96,7 +104,7 @@ QUIET_LIES: dict[str, Lie] = {
     "the eve's snapshots": lambda ticks: _eve_again(list(ticks)),
     "a lie on the eve": one(11),
     "a lie as the morning's first": lambda ticks: [tick(ticks[12].at_ms - 1, LIAR, 1, lead_ms=YEAR_MS)],
-    "a lie about the morning": one(11, lead_ms=3 * DAY_MS),
+    "a lie about the next noon": one(11, lead_ms=3 * DAY_MS + 3 * HOUR_MS),
     "lies all day": all_day(YEAR_MS),
 }
 
@@ -136,3 +144,99 @@ def test_a_replay_of_mornings_publishes_with_the_next_tick_or_two(days: str, lie
         assert candles(found) == candles(without)
         open_count = 0 if is_flushed else 4
         assert len(found) == 8 * len(NIGHTS[days]) - open_count
+
+
+# ---- several liars that agree, and wrong clocks
+
+
+def _astray() -> list[Tick]:
+    """Two liars agree on a false time, early in the feed."""
+    ticks = feed()
+    agreeing = [tick(ticks[4].at_ms + 1, LIAR, 1, lead_ms=YEAR_MS), tick(ticks[4].at_ms + 2, OTHER_LIAR, 1, lead_ms=YEAR_MS)]
+    return [*ticks, *agreeing]
+
+
+def test_final_values_are_right_where_liars_agree() -> None:
+    honest = candles(published(played([*live(feed()), *feed()])))
+    found = candles(of_neighbours(published(played([*live(feed()), *_astray()]))))
+    assert {window: said[-1].close for window, said in found.items()} == {
+        window: said[-1].close for window, said in honest.items()
+    }
+    last = {window: msgspec.structs.replace(said[-1], revised=False) for window, said in found.items()}
+    assert last == {window: said[-1] for window, said in honest.items()}
+    assert max(len(said) for said in found.values()) > 1, "not led astray"
+
+
+def test_a_reset_brings_a_clock_that_was_led_astray_back() -> None:
+    """From then on the windows are on time again, each once; of those before nothing is lost or said twice."""
+    ticks = _astray()
+    stop_ms = ticks[20].at_ms + 600
+    stop = Stop(at_ms=stop_ms, instance="i0")
+    resetting = msgspec.structs.replace(PLAN, is_clock_reset=True)
+    events = [*live(ticks), stop, start(stop_ms + 1_000, resetting)]
+    found = of_neighbours(published(played([*events, *ticks])))
+    honest = candles(published(played([*live(feed()), *feed()])))
+    assert {window: msgspec.structs.replace(said[-1].candle, revised=False) for window, said in found.items()} == {
+        window: said[-1] for window, said in honest.items()
+    }
+    after = {window: said for window, said in found.items() if window[2] >= stop_ms}
+    assert [len(said) for said in after.values()] == [1] * len(after)
+    assert delay_ms(after) <= ON_TIME_MS
+    assert all(not is_same(*pair) for said in found.values() for pair in pairwise(said))
+
+
+def is_same(before: Said, after: Said) -> bool:
+    return msgspec.structs.replace(before.candle, revised=True) == msgspec.structs.replace(after.candle, revised=True)
+
+
+@pytest.mark.parametrize("way", ["snapshot", "day's start"])
+def test_a_host_clock_that_was_a_year_ahead_at_one_restart_leaves_no_trace(way: str) -> None:
+    """It closes the windows held, a little early; the next process is on time again, and nothing comes twice."""
+    ticks = feed()
+    wrong_ms, right_ms = ticks[12].at_ms + 600, ticks[12].at_ms + 2_000
+    wrong = msgspec.structs.replace(PLAN, wall_error_ms=YEAR_MS)
+    events = [
+        *live(ticks),
+        Stop(at_ms=wrong_ms - 400, instance="i0"),
+        start(wrong_ms, wrong),
+        Stop(at_ms=right_ms - 400, instance="i0"),
+        start(right_ms),
+    ]
+    if way == "day's start":
+        events += [Spoil(at_ms=right_ms - 1, instance=name, partition=0, how="lost") for name in ("", "i0")]
+    found = published(played([*events, *ticks]))
+    honest = published(played([*live(ticks), *ticks]))
+    assert found.keys() == honest.keys()
+    # The greatest window held ended with the first minute: up to there everything counts as closed.
+    after = {window: said for window, said in found.items() if window[2] >= FRIDAY_MS + MINUTE_MS}
+    assert candles(after) == {window: said for window, said in candles(honest).items() if window in after}
+    assert max(len(said) for window, said in found.items() if window not in after) > 1, "the clock was not wrong"
+    assert delay_ms(after) <= ON_TIME_MS
+
+
+def test_a_clock_that_was_a_year_ahead_while_ticks_were_read_delays_no_last_window() -> None:
+    """The next process, whose clock is right, does not wait for the year to pass."""
+    ticks = feed(count=13)
+    wrong = msgspec.structs.replace(PLAN, wall_error_ms=YEAR_MS)
+    end_ms = ticks[-1].at_ms
+    events = [start(ticks[0].at_ms - 1_000, wrong), Stop(at_ms=end_ms + 200, instance="i0"), start(end_ms + 1_000)]
+    found = published(played([*events, *ticks, night(end_ms + 90_000)]))
+    assert found.keys() == published(played([*live(ticks), *ticks, night(end_ms + 90_000)])).keys()
+    assert delay_ms(found) <= ON_TIME_MS + 1_000  # that long nobody ran
+
+
+@pytest.mark.usefixtures("_patient")
+def test_a_leap_that_waited_for_its_witness_counts_from_when_it_arrived() -> None:
+    """Old data as it comes, so no host's clock is a witness; the witness comes late, with an older time (0010, 9)."""
+    old_ms = -30 * DAY_MS
+    first, then = FRIDAY_MS, FRIDAY_MS + 2 * HOUR_MS
+    ticks = [
+        tick(first + 500, A, 10, lead_ms=old_ms),
+        tick(first + 1_000, B, 11, lead_ms=old_ms),
+        tick(then + 5_000, A, 12, lead_ms=old_ms),
+        tick(then + 21_000, B, 13, event_ms=then + 4_000, lead_ms=old_ms),
+    ]
+    found = published(played([*live(ticks), *ticks, night(then + 120_000)]))
+    assert len(found) == 8
+    minutes = {window: said for window, said in found.items() if window[1] == "1m"}
+    assert delay_ms(minutes) + old_ms <= ON_TIME_MS

@@ -12,6 +12,10 @@ LEAP_MS = 3_600_000
 """A step of E beyond this needs a second witness (0010)."""
 
 
+CLAIM_LEAD_MS = 2_000
+"""So far may a time that the host's clock bears out be ahead of it: as far as a tick of its record's timestamp (§4)."""
+
+
 class FeedClock:
     """Never falls. `now_ms` is monotonic, `wall_ms` epoch; both come in as arguments."""
 
@@ -38,8 +42,11 @@ class FeedClock:
         return self._f_ms
 
     def believes(self, claim_ms: int, *, wall_ms: int) -> bool:
-        """Whether the host's clock is the second witness of a leap: in live use it says the same, within an hour."""
-        return self._is_idle_counted and abs(claim_ms - wall_ms) <= LEAP_MS
+        """Whether the host's clock is the second witness of a leap: in live use the time claimed was within the hour.
+
+        A time to come is believed when it is there. Believed before, idle time would stay ahead by as much.
+        """
+        return self._is_idle_counted and -CLAIM_LEAD_MS <= wall_ms - claim_ms <= LEAP_MS
 
     def rise(self, e_ms: int | None, *, now_ms: int, wall_ms: int) -> None:
         """A batch was read at `now_ms`; `e_ms` is the greatest event time since the log began."""
@@ -56,6 +63,12 @@ class FeedClock:
         self.e_ms = e_ms
         self._f_ms = max(self._f_ms, e_ms)
 
+    def _begin_anew(self, *, now_ms: int, wall_ms: int) -> None:
+        """E that arrived in the future, by the clock of a host that was wrong, arrived now: or nothing closes till then."""
+        if self._arrived_ms is None and wall_ms < self.w_ms:
+            self.w_ms = wall_ms
+            self._arrived_ms = now_ms
+
     def _idle_ms(self, *, now_ms: int, wall_ms: int) -> int:
         """Since E arrived, confirmed or not."""
         if self._arrived_ms is None:
@@ -66,6 +79,7 @@ class FeedClock:
         """How long until asking for the end can bring F to `f_ms`; None when asking is no help."""
         if not self._is_idle_counted or self.e_ms is None or self._asked is not None:
             return None
+        self._begin_anew(now_ms=now_ms, wall_ms=wall_ms)
         return max(0, f_ms - self.e_ms - self._idle_ms(now_ms=now_ms, wall_ms=wall_ms))
 
     def ask(self, end_offset: int, *, now_ms: int, wall_ms: int) -> None:

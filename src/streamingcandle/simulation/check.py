@@ -260,10 +260,11 @@ class _Audit:
             bound_ms += SMALL_COMMITS_MS
         for window, candle in self.versions.latest.items():
             from_ms, offset = self.newcomers.get(window[1], (0, 0))
-            is_older = candle.window_end_millis <= from_ms and candle.source_offset < offset
+            end_ms = candle.window_end_millis
+            is_older = end_ms <= from_ms and candle.source_offset < offset
             if is_older or candle.source_offset in self.claims:
                 continue
-            due_ms = self.clock.reaches_ms(candle.window_end_millis + self.story.final.grace_ms, self.truth)
+            due_ms = self.clock.reaches_ms(end_ms + self.story.final.grace_ms, self.truth, quiet_ms=quiet_ms)
             if due_ms is None:
                 continue
             seen_ms = self.visible_ms[candle.source_offset]

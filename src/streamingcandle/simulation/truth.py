@@ -90,6 +90,8 @@ class _Step(NamedTuple):
     appended_ms: int
     read_ms: int
     """When at the latest: with the first commit behind it."""
+    is_anchored: bool = False
+    """Whether it was a leap that idle time had counted already: it goes on from where that had come."""
 
 
 _NEVER = _Step(0, 1 << 62, 1 << 62)
@@ -120,7 +122,7 @@ class TrueClock:
             before = self._steps[-1]
             leap_ms = step.event_ms - before.event_ms
             if leap_ms > LEAP_MS and before.appended_ms + leap_ms <= step.appended_ms:
-                return step._replace(appended_ms=before.appended_ms + leap_ms)
+                return step._replace(appended_ms=before.appended_ms + leap_ms, is_anchored=True)
         return step
 
     def greatest_ms(self, at_ms: int) -> int:
@@ -128,16 +130,25 @@ class TrueClock:
         greatest_ms = 0
         for step, following in pairwise([*self._steps, _NEVER]):
             if step.appended_ms <= at_ms:
-                idle_ms = min(at_ms, following.appended_ms) - step.appended_ms
-                greatest_ms = max(greatest_ms, step.event_ms + idle_ms)
+                until_ms = self._read_apart_ms(step) if step.is_anchored else following.appended_ms
+                greatest_ms = max(greatest_ms, step.event_ms + min(at_ms, until_ms) - step.appended_ms)
         return greatest_ms
 
-    def reaches_ms(self, f_ms: int, truth: Truth) -> int | None:
-        """When F comes to this value, without a further tick than there are; None before the first."""
-        for step, following in pairwise([*self._steps, _NEVER]):
+    def _read_apart_ms(self, step: _Step) -> int:
+        """When the first tick came that was not read together with this one, and so has an arrival of its own."""
+        return next(each.appended_ms for each in [*self._steps, _NEVER] if each.appended_ms > step.read_ms)
+
+    def reaches_ms(self, f_ms: int, truth: Truth, *, quiet_ms: int) -> int | None:
+        """When F comes to this value, without a further tick than there are; None before the first.
+
+        A partition's first tick is believed by whoever reads it or takes it over, and counts from then: `quiet_ms`
+        is when the last one may have.
+        """
+        for place, (step, following) in enumerate(pairwise([*self._steps, _NEVER])):
             if step.event_ms >= f_ms:
                 return step.read_ms
-            reached_ms = truth.unblocked_ms(step.read_ms + f_ms - step.event_ms)
+            arrived_ms = step.read_ms if place else max(step.read_ms, quiet_ms)
+            reached_ms = truth.unblocked_ms(arrived_ms + f_ms - step.event_ms)
             if reached_ms + ASKED_MS < following.appended_ms:
                 return reached_ms
         return None
