@@ -14,12 +14,12 @@ import msgspec
 
 from streamingcandle import partition as partition_module
 from streamingcandle.candles import feed_clock
-from streamingcandle.candles.book import new_book
+from streamingcandle.candles.book import judge, new_book
 from streamingcandle.candles.commit import Commit, Fingerprint
-from streamingcandle.candles.feed_clock import FeedClock
+from streamingcandle.candles.feed_clock import LEAP_MS, FeedClock
 from streamingcandle.candles.rules import Rules
 from streamingcandle.interfaces import Records
-from streamingcandle.partition import InputPartition, Topics
+from streamingcandle.partition import LAST_MS, InputPartition, Topics
 from streamingcandle.pipeline import Doubt, Path
 from streamingcandle.restore import Restorer
 from streamingcandle.simulation.log import SimulatedLog
@@ -86,6 +86,34 @@ _reach = FeedClock.reach
 def _stable_ends(self: SimulatedLog, partitions: Sequence[int]) -> Mapping[int, int]:
     self._host.reach("ends")
     return {number: self._broker.ticks[number].stable_end for number in partitions}
+
+
+def _rise_without_anchor(self: FeedClock, e_ms: int | None, *, now_ms: int, wall_ms: int) -> None:
+    if e_ms is not None and (self.e_ms is None or e_ms > self.e_ms):
+        self.w_ms, self._arrived_ms, self.e_ms = wall_ms, now_ms, e_ms
+        self._f_ms = max(self._f_ms, e_ms)
+
+
+def _believes_anything(self: FeedClock, _claim_ms: int, *, wall_ms: int) -> bool:
+    return self._is_idle_counted and wall_ms > 0
+
+
+def _believes_what_is_to_come(self: FeedClock, claim_ms: int, *, wall_ms: int) -> bool:
+    return self._is_idle_counted and abs(claim_ms - wall_ms) <= LEAP_MS
+
+
+def _reach_unbounded(self: FeedClock, position: int, *, held_f_ms: int) -> None:
+    _reach(self, position, held_f_ms=max(held_f_ms, LAST_MS))
+
+
+def _begin_never_anew(_self: FeedClock, **_when: int) -> None:
+    pass
+
+
+def _close_reset_without_c(self: InputPartition, **how: Any) -> Commit:
+    commit = _close(self, **how)
+    frontiers_ms = {label: max(c_ms, commit.frontiers_ms[label]) for label, c_ms in self.commit.frontiers_ms.items()}
+    return msgspec.structs.replace(commit, frontiers_ms=commit.frontiers_ms | frontiers_ms)
 
 
 # ---- what a commit says
@@ -213,6 +241,59 @@ class _OneTotal:
         return self._book.fold(passed, timestamps_ms, offsets)
 
 
+class _RecordByRecord:
+    """A book that folds each record by itself, and may think about it."""
+
+    def __init__(self, rules: Rules, *, partition: int) -> None:
+        self._rules = rules
+        self._book = new_book(rules, partition=partition)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._book, name)
+
+    def fold(self, values: Sequence[bytes | None], timestamps_ms: Sequence[int], offsets: Sequence[int]) -> Any:
+        sorts: Any = ([], [], [])
+        for index, (value, timestamp_ms, offset) in enumerate(zip(values, timestamps_ms, offsets, strict=True)):
+            found = self._fold_one(value, timestamp_ms, offset)
+            for sort, more in zip(sorts, found, strict=True):
+                sort += [(index, what) for _, what in more]
+        return sorts
+
+    def _fold_one(self, value: bytes | None, timestamp_ms: int, offset: int) -> Any:
+        return self._book.fold([value], [timestamp_ms], [offset])
+
+
+class _CredulousOfE(_RecordByRecord):
+    """A leap of E needs no witness."""
+
+    def _fold_one(self, value: bytes | None, timestamp_ms: int, offset: int) -> Any:
+        found = super()._fold_one(value, timestamp_ms, offset)
+        claim_ms = self._book.claim_ms()
+        if claim_ms is not None:
+            self._book.set_event_ms(claim_ms)
+        return found
+
+
+class _CredulousOfLateness(_RecordByRecord):
+    """A leap of an instrument's own clock needs none: what is older than it by far is too late."""
+
+    def __init__(self, rules: Rules, *, partition: int) -> None:
+        super().__init__(rules, partition=partition)
+        self._greatest_ms: dict[str, int] = {}
+        longest_ms = max(timeframe.length_ms for timeframe in rules.timeframes)
+        self._late_ms = rules.late_horizon_ms + longest_ms
+        self._labels = ",".join(timeframe.label for timeframe in rules.timeframes)
+
+    def _fold_one(self, value: bytes | None, timestamp_ms: int, offset: int) -> Any:
+        reason, instrument, event_ms = judge(self._rules, [value], [timestamp_ms])[0]
+        if reason is None and instrument is not None and event_ms is not None:
+            greatest_ms = self._greatest_ms[instrument] = max(event_ms, self._greatest_ms.get(instrument, 0))
+            if event_ms + self._late_ms <= greatest_ms:
+                self._book.fold([None], [timestamp_ms], [offset])
+                return [], [(0, self._labels)], []
+        return super()._fold_one(value, timestamp_ms, offset)
+
+
 def _book_of_one_total(rules: Rules, *, partition: int) -> Any:
     return _OneTotal(rules, partition)
 
@@ -241,6 +322,14 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "a window forgotten within a batch": ((InputPartition, "fold", _fold_forgetting),),
     "letters kept over a commit": ((InputPartition, "adopt", _adopt_with_letters),),
     "one running total over all timeframes": ((partition_module, "new_book", _book_of_one_total),),
+    "E without a witness": ((partition_module, "new_book", _CredulousOfE),),
+    "lateness without a witness": ((partition_module, "new_book", _CredulousOfLateness),),
+    "any claim believed from the host's clock": ((FeedClock, "believes", _believes_anything),),
+    "a claim believed before its time": ((FeedClock, "believes", _believes_what_is_to_come),),
+    "idle time beyond the windows held": ((FeedClock, "reach", _reach_unbounded),),
+    "the anchor of a leap not kept": ((FeedClock, "rise", _rise_without_anchor),),
+    "the W of a wrong clock believed": ((FeedClock, "_begin_anew", _begin_never_anew),),
+    "a reset that leaves C where it is": ((InputPartition, "close", _close_reset_without_c),),
 }
 
 

@@ -1,12 +1,15 @@
 """Stories in pairs: a feed, and the same feed with lies in it. What its neighbours get must be the same."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
 
+from streamingcandle import pipeline
 from streamingcandle.candles.candle import Candle, decode_candle
+from streamingcandle.pipeline import Path
 from streamingcandle.simulation.events import Event, Kill, Night, Plan, Spoil, Start, Stop, Story, Tick
 from streamingcandle.simulation.lies import Instrument, record
 from streamingcandle.simulation.run import Outcome, play
@@ -124,21 +127,52 @@ class Said(NamedTuple):
 Published = dict[tuple[str, str, int], list[Said]]
 
 
-def played(events: Sequence[Event], *, is_flushed: bool = False, plan: Plan = PLAN, instruments_max: int = 50_000) -> Outcome:
-    """Play these; a process that still runs goes on for a while after the last event."""
+@contextmanager
+def set_to(owner: object, name: str, value: object) -> Iterator[None]:
+    """An attribute is another for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _wait_long_s(self: Path) -> float:
+    """A process that has nothing to do sleeps till something comes: through a night it would ask twice a second."""
+    partitions = self.partitions.values()
+    if not partitions or any(each.position != each.committed.offset for each in partitions):
+        return _wait_s(self)
+    with set_to(pipeline, "POLL_MAX_MS", HOUR_MS):
+        return _wait_s(self)
+
+
+_wait_s = Path.wait_s
+
+
+def played(
+    events: Sequence[Event], *, is_flushed: bool = False, is_patient: bool = False, instruments_max: int = 50_000
+) -> Outcome:
+    """Play these; a process that still runs goes on for a while after the last event.
+
+    `is_patient`: it may run for weeks.
+    """
+    if is_patient:
+        with set_to(Path, "wait_s", _wait_long_s):
+            return played(events, is_flushed=is_flushed, instruments_max=instruments_max)
     story = Story(
         seed=0,
         start_ms=min(event.at_ms for event in events),
         partitions=1,
         instances=("i0",),
-        timeframes=plan.timeframes,
+        timeframes=PLAN.timeframes,
         late_horizon_ms=30_000,
         future_ms=60_000,
         is_flushed=is_flushed,
         has_steps=False,
         has_liars=True,
         instruments_max=instruments_max,
-        final=plan,
+        final=PLAN,
         events=tuple(sorted(events, key=lambda event: event.at_ms)),
     )
     outcome = play(story)

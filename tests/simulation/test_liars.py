@@ -35,8 +35,6 @@ from simulation.liars import (
     start,
     tick,
 )
-from streamingcandle import pipeline
-from streamingcandle.pipeline import Path
 from streamingcandle.simulation.events import Event, Spoil, Stop, Tick
 
 ON_TIME_MS = 1_200
@@ -62,25 +60,9 @@ def test_neighbours_keep_value_and_number_of_publications(way: str, lie: str) ->
 # ---- quiet feeds
 
 
-@pytest.fixture
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has nothing to do sleeps till something comes: through a night it would ask twice a second."""
-    wait_s = Path.wait_s
-
-    def wait_long_s(self: Path) -> float:
-        partitions = self.partitions.values()
-        if not partitions or any(each.position != each.committed.offset for each in partitions):
-            return wait_s(self)
-        with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "POLL_MAX_MS", HOUR_MS)
-            return wait_s(self)
-
-    monkeypatch.setattr(Path, "wait_s", wait_long_s)
-
-
 def _played_over_nights(begin: list[Event], ticks: list[Tick]) -> Published:
     end_ms = max(each.at_ms for each in ticks)
-    return of_neighbours(published(played([*begin, *ticks, night(end_ms + 120_000)])), before_ms=end_ms)
+    return of_neighbours(published(played([*begin, *ticks, night(end_ms + 120_000)], is_patient=True)), before_ms=end_ms)
 
 
 def _mornings(days: tuple[int, ...]) -> list[Tick]:
@@ -111,7 +93,6 @@ QUIET_LIES: dict[str, Lie] = {
 
 @pytest.mark.parametrize("lie", QUIET_LIES)
 @pytest.mark.parametrize("days", NIGHTS)
-@pytest.mark.usefixtures("_patient")
 def test_no_window_of_a_normal_morning_is_delayed_or_lost(days: str, lie: str) -> None:
     ticks = _mornings(NIGHTS[days])
     found = _played_over_nights(live(ticks), [*ticks, *QUIET_LIES[lie](ticks)])
@@ -122,7 +103,6 @@ def test_no_window_of_a_normal_morning_is_delayed_or_lost(days: str, lie: str) -
 
 @pytest.mark.parametrize("days", NIGHTS)
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.usefixtures("_patient")
 def test_one_trade_a_day_is_out_on_time(days: str, count: int) -> None:
     """Of one instrument, and of two."""
     ticks = [each for day in NIGHTS[days] for each in feed(FRIDAY_MS + day * DAY_MS, count=count)]
@@ -225,7 +205,6 @@ def test_a_clock_that_was_a_year_ahead_while_ticks_were_read_delays_no_last_wind
     assert delay_ms(found) <= ON_TIME_MS + 1_000  # that long nobody ran
 
 
-@pytest.mark.usefixtures("_patient")
 def test_a_leap_that_waited_for_its_witness_counts_from_when_it_arrived() -> None:
     """Old data as it comes, so no host's clock is a witness; the witness comes late, with an older time (0010, 9)."""
     old_ms = -30 * DAY_MS
@@ -236,7 +215,7 @@ def test_a_leap_that_waited_for_its_witness_counts_from_when_it_arrived() -> Non
         tick(then + 5_000, A, 12, lead_ms=old_ms),
         tick(then + 21_000, B, 13, event_ms=then + 4_000, lead_ms=old_ms),
     ]
-    found = published(played([*live(ticks), *ticks, night(then + 120_000)]))
+    found = published(played([*live(ticks), *ticks, night(then + 120_000)], is_patient=True))
     assert len(found) == 8
     minutes = {window: said for window, said in found.items() if window[1] == "1m"}
     assert delay_ms(minutes) + old_ms <= ON_TIME_MS
