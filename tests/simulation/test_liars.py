@@ -194,7 +194,7 @@ def test_a_host_clock_that_was_a_year_ahead_at_one_restart_leaves_no_trace(way: 
     assert delay_ms(after) <= ON_TIME_MS
 
 
-def test_a_clock_that_was_a_year_ahead_while_ticks_were_read_delays_no_last_window() -> None:
+def test_a_year_ahead_while_ticks_were_read_delays_no_last_window() -> None:
     """The next process, whose clock is right, does not wait for the year to pass."""
     ticks = feed(count=13)
     wrong = msgspec.structs.replace(PLAN, wall_error_ms=YEAR_MS)
