@@ -42,7 +42,9 @@ class Restorer:
 
     def take_over(self, number: int, committed: Committed | None) -> InputPartition:
         """The partition, to be read from its `position` on. SettingsError: not ours to go on with."""
-        start = self._earlier_commit(number) if committed is None else committed
+        start = committed
+        if committed is None:
+            start, committed = self._earlier_commit(number)
         known = None if start is None else self._known(number, start)
         if known is None:
             start = Committed(max(self._start_offset(number), self._begin(number)), "")
@@ -117,14 +119,21 @@ class Restorer:
             committed = Committed(end, committed.metadata)
         return commit or self._adopted(number, committed), committed
 
-    def _earlier_commit(self, number: int) -> Committed | None:
-        """What stands in for offsets that the group has lost; None in its first life."""
+    def _earlier_commit(self, number: int) -> tuple[Committed | None, Committed | None]:
+        """What stands in for an offset that the group has lost, None in its first life; and the group's offset."""
         found = [
             (snapshot, store.name)
             for store in self._snapshots
             for snapshot in self._found(store, number, lambda each: self._check_log(each, number))
         ]
-        return self._earlier.commit(number, found)
+        try:
+            return self._earlier.commit(number, found), None
+        except SettingsError:
+            # Whoever stood still since it asked for the offset finds the proofs of a life that began meanwhile.
+            committed = self._log.committed([number])[number]
+            if committed is None:
+                raise
+            return committed, committed
 
     def _check_adopting(self, number: int, committed: Committed) -> None:
         if not self._settings.is_adopting:

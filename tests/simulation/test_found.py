@@ -1,7 +1,9 @@
 """Bugs of the product that stories have found, each as the smallest story that shows it."""
 
+import pytest
+
 from streamingcandle.simulation.check import check
-from streamingcandle.simulation.events import Event, Heal, Plan, Start, Stop, Story, Tick
+from streamingcandle.simulation.events import Event, Freeze, Heal, Plan, Start, Stop, Story, Tick
 from streamingcandle.simulation.run import play
 
 START_MS = 1_767_331_800_000
@@ -57,3 +59,12 @@ def test_a_timeframe_that_comes_back_publishes_what_changed_meanwhile_without_a_
     late = tick(27_000, event_ms=5_000, total=30)
     events = (start(0), tick(1_000), tick(15_000), stop(25_000), start(26_000, without), late, stop(29_000))
     assert findings(*events, start(30_000)) == []
+
+
+@pytest.mark.parametrize("calls", range(1, 9))
+def test_who_stood_still_since_it_asked_for_an_offset_does_not_take_it_for_lost(calls: int) -> None:
+    """Meanwhile its successor committed, and wrote a snapshot."""
+    often = Plan(timeframes=PLAN.timeframes, grace_ms=1_000, slow_calls=0.0, snapshot_interval_ms=300)
+    freeze = Freeze(at_ms=START_MS + 1, instance="i0", calls=calls, duration_ms=20_000)
+    ticks = [tick(200 + 2_000 * turn, total=10 + turn) for turn in range(12)]
+    assert findings(start(0, often), freeze, *ticks[:3], start(5_000, often), *ticks[3:]) == []
