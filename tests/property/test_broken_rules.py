@@ -13,8 +13,9 @@ from property.strategies import cases
 from streamingcandle.candles.book import new_book
 from streamingcandle.candles.candle import decode_candle
 from streamingcandle.candles.instrument import Instrument
-from streamingcandle.candles.reference import Record, Reference, Stretch, _Instrument
+from streamingcandle.candles.reference import Record, Reference, _Instrument
 from streamingcandle.candles.reference_clock import Clock, FeedTime
+from streamingcandle.candles.reference_market import Stretch
 from streamingcandle.candles.rules import Rules
 
 EXAMPLES_MAX = 500
@@ -48,7 +49,9 @@ class _ClaimsWithoutEnd(Reference):
 class _LateWithoutWitness(Reference):
     """An instrument's own clock follows its greatest event time at once."""
 
-    def _accept(self, named: Instrument, event_ms: int, counted_ms: int, *, in_session: bool, offset: int) -> _Instrument:
+    def _accept(
+        self, named: Instrument, event_ms: int, counted_ms: int, *, in_session: bool, offset: int
+    ) -> _Instrument:
         held = super()._accept(named, event_ms, counted_ms, in_session=in_session, offset=offset)
         if held.clock.claim_ms is not None:
             held.clock = Clock(held.clock.claim_ms, None)
@@ -101,7 +104,11 @@ def _differs(case: tuple[Rules, list[Record]], reference: Reference) -> bool:
     for place in range(len(rules.timeframes)):
         for key, value in book.candles(timeframe=place, frontier_ms=0, flush=True):
             candle = decode_candle(value)
-            found[key.decode(), candle.timeframe, candle.window_start_millis] = (candle.open, candle.close, candle.volume)
+            found[key.decode(), candle.timeframe, candle.window_start_millis] = (
+                candle.open,
+                candle.close,
+                candle.volume,
+            )
     return found != {key: (each.open, each.close, each.volume) for key, each in reference.candles().items()}
 
 

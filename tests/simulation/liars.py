@@ -107,9 +107,7 @@ def replayed(ticks: Sequence[Tick]) -> list[Event]:
     return [start(_lies_ms(ticks)[1] + 30 * DAY_MS, REPLAY)]
 
 
-WAYS = {
-    way.__name__: way for way in (live, restarted, without_snapshots, restarted_at_the_end, replayed)
-}
+WAYS = {way.__name__: way for way in (live, restarted, without_snapshots, restarted_at_the_end, replayed)}
 
 
 def start(at_ms: int, plan: Plan = PLAN) -> Start:

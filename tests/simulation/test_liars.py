@@ -6,8 +6,6 @@ import msgspec
 import pytest
 
 from simulation.liars import (
-    A,
-    B,
     DAY_MS,
     FRIDAY_MS,
     HOUR_MS,
@@ -19,6 +17,8 @@ from simulation.liars import (
     REPLAY,
     WAYS,
     YEAR_MS,
+    A,
+    B,
     Lie,
     Published,
     Said,
@@ -62,7 +62,9 @@ def test_neighbours_keep_value_and_number_of_publications(way: str, lie: str) ->
 
 def _played_over_nights(begin: list[Event], ticks: list[Tick]) -> Published:
     end_ms = max(each.at_ms for each in ticks)
-    return of_neighbours(published(played([*begin, *ticks, night(end_ms + 120_000)], is_patient=True)), before_ms=end_ms)
+    return of_neighbours(
+        published(played([*begin, *ticks, night(end_ms + 120_000)], is_patient=True)), before_ms=end_ms
+    )
 
 
 def _mornings(days: tuple[int, ...]) -> list[Tick]:
@@ -116,7 +118,7 @@ def test_one_trade_a_day_is_out_on_time(days: str, count: int) -> None:
 def test_a_replay_of_mornings_publishes_with_the_next_tick_or_two(days: str, lie: str) -> None:
     """Without idle time: all but what the last ticks left open, and with a flush that too."""
     ticks = _mornings(NIGHTS[days])
-    begin = [start(ticks[-1].at_ms + DAY_MS, REPLAY)]
+    begin: list[Event] = [start(ticks[-1].at_ms + DAY_MS, REPLAY)]
     for is_flushed in (False, True):
         without = published(played([*begin, *ticks], is_flushed=is_flushed))
         story = [*begin, *ticks, *QUIET_LIES[lie](ticks)]
@@ -132,7 +134,10 @@ def test_a_replay_of_mornings_publishes_with_the_next_tick_or_two(days: str, lie
 def _astray() -> list[Tick]:
     """Two liars agree on a false time, early in the feed."""
     ticks = feed()
-    agreeing = [tick(ticks[4].at_ms + 1, LIAR, 1, lead_ms=YEAR_MS), tick(ticks[4].at_ms + 2, OTHER_LIAR, 1, lead_ms=YEAR_MS)]
+    agreeing = [
+        tick(ticks[4].at_ms + 1, LIAR, 1, lead_ms=YEAR_MS),
+        tick(ticks[4].at_ms + 2, OTHER_LIAR, 1, lead_ms=YEAR_MS),
+    ]
     return [*ticks, *agreeing]
 
 
@@ -175,7 +180,7 @@ def test_a_host_clock_that_was_a_year_ahead_at_one_restart_leaves_no_trace(way: 
     ticks = feed()
     wrong_ms, right_ms = ticks[12].at_ms + 600, ticks[12].at_ms + 2_000
     wrong = msgspec.structs.replace(PLAN, wall_error_ms=YEAR_MS)
-    events = [
+    events: list[Event] = [
         *live(ticks),
         Stop(at_ms=wrong_ms - 400, instance="i0"),
         start(wrong_ms, wrong),
@@ -199,7 +204,7 @@ def test_a_year_ahead_while_ticks_were_read_delays_no_last_window() -> None:
     ticks = feed(count=13)
     wrong = msgspec.structs.replace(PLAN, wall_error_ms=YEAR_MS)
     end_ms = ticks[-1].at_ms
-    events = [start(ticks[0].at_ms - 1_000, wrong), Stop(at_ms=end_ms + 200, instance="i0"), start(end_ms + 1_000)]
+    events: list[Event] = [start(ticks[0].at_ms - 1_000, wrong), Stop(at_ms=end_ms + 200, instance="i0"), start(end_ms + 1_000)]
     found = published(played([*events, *ticks, night(end_ms + 90_000)]))
     assert found.keys() == published(played([*live(ticks), *ticks, night(end_ms + 90_000)])).keys()
     assert delay_ms(found) <= ON_TIME_MS + 1_000  # that long nobody ran

@@ -64,7 +64,7 @@ class FeedClock:
         self._f_ms = max(self._f_ms, e_ms)
 
     def _begin_anew(self, *, now_ms: int, wall_ms: int) -> None:
-        """E that arrived in the future, by the clock of a host that was wrong, arrived now: or nothing closes till then."""
+        """E that arrived in the future, by a host whose clock was wrong, arrived now: or nothing closes till then."""
         if self._arrived_ms is None and wall_ms < self.w_ms:
             self.w_ms = wall_ms
             self._arrived_ms = now_ms

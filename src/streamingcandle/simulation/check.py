@@ -148,11 +148,12 @@ class _Audit:
 
     def _note(self, entry: Entry, verdict: Verdict) -> Iterator[Finding]:
         """What is out of the ordinary about a record; no single liar's word moves E (0010, 6)."""
-        if verdict.event_ms is not None and verdict.event_ms < entry.appended_ms - DAY_MS:
+        is_first_day = entry.appended_ms < self.story.events[-1].at_ms - DAY_MS
+        lead_ms = 0 if verdict.event_ms is None else verdict.event_ms - entry.appended_ms
+        if lead_ms < -DAY_MS:
             self.resent.add(entry.offset)
-        elif verdict.event_ms is not None and verdict.event_ms > entry.appended_ms + LEAP_MS + CLOCK_LEAD_MS:
-            if entry.appended_ms < self.story.events[-1].at_ms - DAY_MS:
-                self.claims.add(entry.offset)
+        elif lead_ms > LEAP_MS + CLOCK_LEAD_MS and is_first_day:
+            self.claims.add(entry.offset)
         e_ms = self.versions.event_ms
         if e_ms is not None and e_ms > entry.appended_ms + LEAP_MS:
             yield self._finding("E led astray", f"@{entry.offset}: by {e_ms - entry.appended_ms} ms")
@@ -165,7 +166,9 @@ class _Audit:
         if commit.f_ms > greatest_ms and not self.story.has_steps:
             yield self._finding("F ahead of confirmed time", f"{where}: by {commit.f_ms - greatest_ms} ms")
         # Whatever the hosts' clocks say: idle time closes the windows there are, and goes no further (0010, 8).
-        closing_ms = max(candle.window_end_millis for candle in self.versions.latest.values()) if self.versions.latest else 0
+        closing_ms = (
+            max(candle.window_end_millis for candle in self.versions.latest.values()) if self.versions.latest else 0
+        )
         bound_ms = max(self.commit.f_ms, self.versions.event_ms or 0, closing_ms + GRACE_MS_MAX)
         if commit.f_ms > bound_ms:
             yield self._finding("F ahead of the windows held", f"{where}: by {commit.f_ms - bound_ms} ms")

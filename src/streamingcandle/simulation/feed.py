@@ -164,7 +164,11 @@ class Feed:
     def _value(self, kind: str, paper: _Paper, event_ms: int) -> bytes:
         rng = self._rng
         quantity = rng.choice((0, 0.25, 1.25, 12.5) if self.habits.is_fractional else (0, 1, 5, 50))
-        moves = "adds" if kind == "eve" else rng.choice(("adds",) * 12 + ("stays", "stays", "leaps", "falls", "none", "zero", "anew"))
+        moves = (
+            "adds"
+            if kind == "eve"
+            else rng.choice(("adds",) * 12 + ("stays", "stays", "leaps", "falls", "none", "zero", "anew"))
+        )
         total = {
             "adds": paper.total + quantity,
             "leaps": paper.total + 777,

@@ -125,8 +125,11 @@ class _Teller:
         )
 
     def _limit(self) -> int:
-        """How many instruments are held: in a story of two days room for all of the first, so that none is refused
-        on the second before the feed clock knows that it is another day."""
+        """How many instruments are held.
+
+        In a story of two days there is room for all of the first, so that none is refused on the second before the
+        feed clock knows that it is another day.
+        """
         if self._is_long:
             return max(len(feed.instruments) for feed in self._feeds) + self._eve_made_up_max
         return self._lying.randint(1, 6)
@@ -138,7 +141,7 @@ class _Teller:
         return self._rng.choice([grace_ms for grace_ms in GRACES_MS if grace_ms < self._horizon_ms])
 
     def _host_plan(self) -> Plan:
-        """The plan of the day, on a host whose clock is nearly right; in stories of wrong clocks it may be a year off."""
+        """The plan of the day, on a host whose clock is nearly right; where clocks go wrong it may be a year ahead."""
         error_ms = self._rng.randint(-900, 900)
         if self._has_steps and self._lying.random() < 0.1:  # one start in ten
             error_ms = YEAR_MS
