@@ -59,6 +59,11 @@ def all_day(*leads_ms: int) -> Lie:
     ]
 
 
+def made_up(ticks: Sequence[Tick]) -> list[Tick]:
+    """After each tick an instrument that nobody trades."""
+    return [tick(each.at_ms + 1, ("QQ", "Y", 1_000 + turn), 1) for turn, each in enumerate(ticks)]
+
+
 LIES: dict[str, Lie] = {
     "first, a year ahead": one(0),
     "first, hours ahead": one(0, lead_ms=5 * HOUR_MS),
@@ -71,6 +76,7 @@ LIES: dict[str, Lie] = {
     "all day, a year ahead": all_day(YEAR_MS),
     "all day, hours ahead": all_day(5 * HOUR_MS),
     "all day, jumping": all_day(2 * HOUR_MS, YEAR_MS, DAY_MS, 5 * HOUR_MS),
+    "made-up instruments": made_up,
 }
 
 
@@ -192,9 +198,9 @@ def published(outcome: Outcome) -> Published:
 
 
 def of_neighbours(found: Published, *, before_ms: int = 1 << 62) -> Published:
-    """Without the liars' own windows, and without those that begin at `before_ms` or later: lies claim them."""
-    names = {":".join(map(str, liar)) for liar in (LIAR, OTHER_LIAR)}
-    return {window: said for window, said in found.items() if window[0] not in names and window[2] < before_ms}
+    """Those of A and B, without those that begin at `before_ms` or later: lies claim them."""
+    names = {":".join(map(str, honest)) for honest in (A, B)}
+    return {window: said for window, said in found.items() if window[0] in names and window[2] < before_ms}
 
 
 def candles(found: Published) -> dict[tuple[str, str, int], list[Candle]]:

@@ -48,7 +48,7 @@ def test_neighbours_keep_value_and_number_of_publications(way: str, lie: str) ->
     begin = WAYS[way](ticks)
     is_flushed = way == "replayed"
     without = published(played([*begin, *ticks], is_flushed=is_flushed))
-    outcome = played([*begin, *ticks, *LIES[lie](ticks)], is_flushed=is_flushed)
+    outcome = played([*begin, *ticks, *LIES[lie](ticks)], is_flushed=is_flushed, instruments_max=5)
     before_ms = FRIDAY_MS + HOUR_MS
     found = of_neighbours(published(outcome), before_ms=before_ms)
     assert candles(found) == candles(without)
@@ -204,7 +204,11 @@ def test_a_year_ahead_while_ticks_were_read_delays_no_last_window() -> None:
     ticks = feed(count=13)
     wrong = msgspec.structs.replace(PLAN, wall_error_ms=YEAR_MS)
     end_ms = ticks[-1].at_ms
-    events: list[Event] = [start(ticks[0].at_ms - 1_000, wrong), Stop(at_ms=end_ms + 200, instance="i0"), start(end_ms + 1_000)]
+    events: list[Event] = [
+        start(ticks[0].at_ms - 1_000, wrong),
+        Stop(at_ms=end_ms + 200, instance="i0"),
+        start(end_ms + 1_000),
+    ]
     found = published(played([*events, *ticks, night(end_ms + 90_000)]))
     assert found.keys() == published(played([*live(ticks), *ticks, night(end_ms + 90_000)])).keys()
     assert delay_ms(found) <= ON_TIME_MS + 1_000  # that long nobody ran
