@@ -228,3 +228,12 @@ def test_a_leap_that_waited_for_its_witness_counts_from_when_it_arrived() -> Non
     assert len(found) == 8
     minutes = {window: said for window, said in found.items() if window[1] == "1m"}
     assert delay_ms(minutes) + old_ms <= ON_TIME_MS
+
+
+def test_a_partition_full_of_instruments_of_days_gone_by_takes_new_ones() -> None:
+    """Nobody who is held ticks any more, so nobody accepted can move E, and who is new waits for E (rule 11)."""
+    gone = [tick(FRIDAY_MS + 500 * turn, ("QQ", "Y", turn), 1) for turn in (1, 2)]
+    ticks = feed(FRIDAY_MS + 3 * DAY_MS)
+    events = [*live(gone), *gone, *ticks, night(ticks[-1].at_ms + 120_000)]
+    found = of_neighbours(published(played(events, is_patient=True, instruments_max=2)))
+    assert found
