@@ -1,6 +1,6 @@
 """The feed clock by itself: what moves F, and how far (semantics §4 and §6, decision 0010)."""
 
-from streamingcandle.candles.feed_clock import LEAP_MS, RESTART_MARGIN_MS, FeedClock
+from streamingcandle.candles.feed_clock import CLAIM_LEAD_MS, LEAP_MS, RESTART_MARGIN_MS, FeedClock
 
 NOW_MS = 1_767_335_675_000
 YEAR_MS = 365 * 24 * LEAP_MS
@@ -52,8 +52,8 @@ def test_a_restart_goes_on_by_the_wall_less_its_margin() -> None:
 
 def test_the_host_is_a_witness_within_an_hour_and_in_live_use() -> None:
     live = FeedClock(is_idle_counted=True)
-    for error_ms in (0, LEAP_MS, -LEAP_MS):
-        assert live.believes(NOW_MS, wall_ms=NOW_MS + error_ms)
+    for ago_ms in (0, LEAP_MS, -CLAIM_LEAD_MS):
+        assert live.believes(NOW_MS, wall_ms=NOW_MS + ago_ms)
     assert not live.believes(NOW_MS, wall_ms=NOW_MS + LEAP_MS + 1)
-    assert not live.believes(NOW_MS, wall_ms=NOW_MS - LEAP_MS - 1)
+    assert not live.believes(NOW_MS, wall_ms=NOW_MS - CLAIM_LEAD_MS - 1), "it is still to come"
     assert not FeedClock(is_idle_counted=False).believes(NOW_MS, wall_ms=NOW_MS)
