@@ -63,6 +63,10 @@ class Placement:
                     f"librdkafka: partitioner=murmur2_random) and one key, {CHOICE}",
                 )
             self._homes[name] = number
+        if len(self._homes) > 2 * self._rules.instruments_max * len(partitions):
+            # A feed may make up as many names as it likes: those that are held no longer go.
+            held = (name for name, home in self._homes.items() if self._is_held(name, partitions.get(home)))
+            self._homes = {name: self._homes[name] for name in held}
 
     def check_count(self, number: int, count: int, committed: Mapping[int, Committed | None]) -> None:
         """SettingsError where partition `number` was added while another had windows open: its instruments moved."""
@@ -75,6 +79,11 @@ class Placement:
                 f"{self._settings.topics.ticks}: partitions were added ({before}, now {count}) while windows are open, "
                 f"and keys went elsewhere in the middle of them; stop the feed until they are out, {CHOICE}",
             )
+
+    def _is_held(self, name: str, partition: InputPartition | None) -> bool:
+        instrument = parse_instrument(name)
+        named = (instrument.exchange, instrument.segment, instrument.token)
+        return partition is not None and partition.book.seen_ms(*named) is not None
 
     def _is_same_day(self, name: str, other: InputPartition, seen_ms: int) -> bool:
         instrument = parse_instrument(name)

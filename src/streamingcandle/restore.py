@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from streamingcandle.candles.book import judge
 from streamingcandle.candles.commit import Commit
+from streamingcandle.candles.feed_clock import LEAP_MS
 from streamingcandle.candles.rules import Rules
 from streamingcandle.earlier import Earlier
 from streamingcandle.errors import OutsideError, SettingsError
@@ -161,15 +162,23 @@ class Restorer:
         return Commit(f_ms=out_ms, e_ms=at_ms, w_ms=self._clock.wall_ms())
 
     def _event_ms_before(self, number: int, offset: int) -> int | None:
-        """Event time of the last tick before `offset`, among the records next to it."""
+        """Event time of the last tick before `offset`, among the records next to it.
+
+        Where the last one of another instrument is an hour apart, one of the two lies: the earlier time counts (0010).
+        """
+        last: tuple[str | None, int] | None = None
         for before in range(offset - 1, max(self._begin(number), offset - ADOPT_RECORDS_MAX) - 1, -1):
             record = self._log.record_at(number, before)
             if record is None:
                 continue
-            _, _, event_ms = judge(self._rules, [record.value], [record.timestamp_ms])[0]
-            if event_ms is not None:
-                return event_ms
-        return None
+            _, instrument, event_ms = judge(self._rules, [record.value], [record.timestamp_ms])[0]
+            if event_ms is None:
+                continue
+            if last is None:
+                last = instrument, event_ms
+            elif instrument != last[0]:
+                return min(last[1], event_ms) if abs(last[1] - event_ms) > LEAP_MS else max(last[1], event_ms)
+        return None if last is None else last[1]
 
     def _start_offset(self, number: int) -> int:
         match self._settings.start:

@@ -214,7 +214,7 @@ def test_the_instruments_that_have_candles_are_listed(named: Mapping[str, str]) 
     assert rows[1:3] == [["B:C:3", "TCS", *times], ["N:C:1", "Reliance Power", *times]]
     assert [row[0] for row in rows[3:]] == ["N:C:2", "N:C:3", "N:C:4", "N:C:5"]
     table = run_well(named, "candles", "--list").decode()
-    assert "[red]\N{REPLACEMENT CHARACTER}[2J" in table
+    assert r"[red]\x1b[2J" in table
     found = [json.loads(line) for line in run_well(named, "candles", "--list", "rel", "--format", "json").splitlines()]
     assert [row["instrument"] for row in found] == ["N:C:1", "N:C:2"]
 

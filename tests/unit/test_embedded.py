@@ -18,6 +18,7 @@ import pytest
 from program import environment, run, run_well
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.clock import SystemClock
+from streamingcandle.embedded import reader as reader_module
 from streamingcandle.embedded import store as store_module
 from streamingcandle.embedded.log import EmbeddedLog
 from streamingcandle.embedded.reader import POLL_RECORDS_MAX
@@ -391,7 +392,7 @@ def test_a_partition_is_read_to_its_end_however_big_its_records_are(
 
 
 def test_big_records_come_in_smaller_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "READ_BYTES_MAX", 2_000)
+    monkeypatch.setattr(reader_module, "POLL_BYTES_MAX", 2_000)
     with closing(EmbeddedStore(path)) as store:
         store.append("ticks", [(b"k", b"v" * 900, 0, ()) for _ in range(7)])
     with closing(open_log(EmbeddedStore(path))) as log:
@@ -419,5 +420,5 @@ def test_a_mistyped_tick_topic_is_exit_2_and_the_nearest_is_named(tmp_path: Path
     done = run(variables | {"STREAMINGCANDLE_TICK_TOPIC": "t-tiks"}, "run", "--until-end")
     assert done.returncode == 2
     assert b"topic t-tiks" in done.stderr.splitlines()[-1]
-    assert b"nearest: t-ticks" in done.stderr.splitlines()[-1]
+    assert b"there is t-ticks: correct the name" in done.stderr.splitlines()[-1]
     run_well(variables, "run", "--until-end")
