@@ -1,5 +1,6 @@
 """`watch` and `demo`: candles as they form, on a terminal or as lines."""
 
+import logging
 import tempfile
 import threading
 from collections import Counter
@@ -123,6 +124,9 @@ class _Demo:
     def _aggregate(self) -> None:
         clock, settings = self._world.clock, self._world.settings
         log = EmbeddedLog(EmbeddedStore(self.path), group="demo", topic=self.topic, clock=clock)
+        # The mishaps are the demo's own, and its summary tells of them.
+        for name in ("streamingcandle.report", "streamingcandle.account"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         with closing(log):
             path = msgspec.structs.replace(settings.path(), commit_interval_ms=250)
             pipeline.run(log, clock, settings.rules(), path, self._over.is_set)
