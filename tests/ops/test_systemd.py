@@ -138,7 +138,7 @@ def test_a_line_of_status_each_minute(filled: Path, caplog: pytest.LogCaptureFix
             time.now_ms += 30_000
             status.turned(path, progress_of(held, ends, wall_ms=clock.wall_ms(), is_shared=bool(held)))
 
-        until_end = settings.path(is_until_end=True)
+        until_end = settings.path(is_until_end=True, is_publishing_again=True)
         pipeline.run(log, SystemClock(), settings.rules(), until_end, lambda: False, (), None, turned)
     said = [record.getMessage() for record in caplog.records if record.name == "streamingcandle.ops.status"]
     assert said

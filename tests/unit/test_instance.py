@@ -64,6 +64,7 @@ def test_a_number_changes_who_we_are_and_nothing_else(text: str, number: int | N
 
 def test_run_is_that_instance_of_the_host(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None) | {"STREAMINGCANDLE_INSTANCE": "7"}
+    assert run(variables, "topics", "ensure").returncode == 0
     assert run(variables, "run", "--until-end").returncode == 0
     assert (tmp_path / "state" / "t-app" / "instance-7").is_dir()
     done = run(variables, "run", "--workers", "2")
