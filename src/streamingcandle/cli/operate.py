@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -135,7 +135,10 @@ def _run(
         turn.watch(TurnFile(claimed.path))
     chores = _regularly(world.clock, (HOLD_MS, claimed.hold), (GIVE_BACK_MS, memory.give_back))
 
+    looks = _Looks(world)
+
     def turned(path: pipeline.Path) -> None:
+        looks.turned(log, path)
         if turn.is_due:
             progress = _progress(world, log, path)
             turn.turned(progress)
@@ -149,18 +152,36 @@ def _run(
         names = [*path.topics.candles, path.topics.dead_letters, path.topics.late]
         if _await_topic(world, lambda: _check_topics(log, names), is_waiting_over) is None:
             return
-        _tell_neighbours(world, log)
-        looked = begin(lambda: _look(world))
         snapshots = world.open_snapshots(claimed, log)
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
         for store in snapshots:
             store.close()
         if path.is_until_end:
-            wait([looked], LOOK_S)
+            looks.wait()
     finally:
         log.close()
         claimed.release()
+
+
+class _Looks:
+    """At what no error tells: beside the loop, and once it has begun, so that no candle waits for them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._begun: list[Future[None]] = []
+
+    def turned(self, log: Log, path: pipeline.Path) -> None:
+        if path.partitions and not self._begun:
+            everybody = list(log.partitions())
+            self._begun = [
+                begin(lambda: _look(self._world)),
+                begin(lambda: _tell_neighbours(self._world, everybody)),
+            ]
+
+    def wait(self) -> None:
+        """Let those end that are under way; a run that ends by itself may be shorter than they."""
+        wait(self._begun, LOOK_S)
 
 
 def _regularly(clock: Clock, *chores: tuple[int, Callable[[], None]]) -> Callable[[], None]:
@@ -191,12 +212,12 @@ def _look(world: World) -> None:
         logger.warning("%s; %s; `streamingcandle doctor` has more", finding.what, finding.do)
 
 
-def _tell_neighbours(world: World, log: Log) -> None:
+def _tell_neighbours(world: World, partitions: Sequence[int]) -> None:
     """Say once, by one of several workers, who makes the same candles."""
     if world.settings.bootstrap_servers is None or world.worker not in (None, 1):
         return
     candles = world.settings.topics().candles
-    for neighbour in neighbours(world.kafka(), candles, log.partitions(), world.clock):
+    for neighbour in neighbours(world.kafka(), candles, partitions, world.clock):
         logger.error("%s; %s", neighbour, CURE)
 
 

@@ -33,7 +33,7 @@ TAIL_RECORDS = 16
 """Looked at first, for what lies there: the newest snapshot is the last that was written."""
 CALL_TIMEOUT_S = 2.0
 """No restore waits longer for a snapshot."""
-CLOSE_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 1.0
 """A stop waits so long: in its first life the topic is made before."""
 DELIVERY_TIMEOUT_MS = 5_000
 FLUSH_TIMEOUT_S = 6.0
