@@ -199,7 +199,9 @@ def test_two_deployments_into_one_candle_topic_are_told_of(broker: Broker, topic
             "STREAMINGCANDLE_STATE_DIR": str(tmp_path / "other"),
         }
         run_well(deployment.variables | other, "topics", "ensure")
-        said = run(deployment.variables | other, "run", "--until-end").stderr.decode()
+        refused = run(deployment.variables | other, "run", "--until-end")
+        assert (refused.returncode, b"another application's" in refused.stderr) == (2, True)
+        said = run(deployment.variables | other, "run", "--until-end", "--publish-again").stderr.decode()
         (line,) = [line for line in said.splitlines() if "each is there twice" in line]
         assert f"group {topic_prefix}-app " in line
         assert f"into {deployment.candle_topics[0]}:" in line

@@ -158,6 +158,7 @@ def _run(
         for store in snapshots:
             store.close()
         if path.is_until_end:
+            looks.begin(log)  # all may have been done in the first turn
             looks.wait()
     finally:
         log.close()
@@ -172,7 +173,12 @@ class _Looks:
         self._begun: list[Future[None]] = []
 
     def turned(self, log: Log, path: pipeline.Path) -> None:
-        if path.partitions and not self._begun:
+        if path.partitions:
+            self.begin(log)
+
+    def begin(self, log: Log) -> None:
+        """Where they have not begun."""
+        if not self._begun:
             everybody = list(log.partitions())
             self._begun = [
                 begin(lambda: _look(self._world)),
