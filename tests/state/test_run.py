@@ -4,13 +4,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from program import PROGRAM, environment, run
+from program import PROGRAM, environment, run, run_well
 from streamingcandle.state.directory import is_owned
 from streamingcandle.state.owner import read_owner
 
 
 def test_the_embedded_log_has_an_instance_and_one_process(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
+    run_well(variables, "topics", "ensure")
     folder = tmp_path / "state" / "t-app" / "instance-0"
     with subprocess.Popen([PROGRAM, "run"], env=variables, stderr=subprocess.DEVNULL) as process:
         while (owner := read_owner(folder)) is None:
