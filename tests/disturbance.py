@@ -400,8 +400,9 @@ def reference(messages: Sequence[Message]) -> dict[Key, Candle]:
     records = [(m.partition() or 0, Record(m.value(), m.timestamp()[1], m.offset() or 0)) for m in messages]
     digest = hashlib.sha256(repr(records).encode()).hexdigest()
     if digest not in _references:
+        made = rules()
         references: dict[int, Reference] = {}
         for number, record in records:
-            references.setdefault(number, Reference(rules(), number)).fold(record)
+            references.setdefault(number, Reference(made, number)).fold(record)
         _references[digest] = {key: candle for one in references.values() for key, candle in one.candles().items()}
     return _references[digest]

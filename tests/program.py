@@ -105,10 +105,11 @@ def last_candles(bootstrap: str, topics: Sequence[str]) -> tuple[dict[Key, Candl
 
 def reference_candles(bootstrap: str, topic: str) -> dict[Key, Candle]:
     """What the reference makes of the tick topic."""
+    made = rules()
     references: dict[int, Reference] = {}
     for message in read_topic(bootstrap, topic):
         number = message.partition() or 0
-        reference = references.setdefault(number, Reference(rules(), number))
+        reference = references.setdefault(number, Reference(made, number))
         reference.fold(Record(message.value(), message.timestamp()[1], message.offset() or 0))
     return {key: candle for reference in references.values() for key, candle in reference.candles().items()}
 

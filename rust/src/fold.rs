@@ -210,9 +210,10 @@ impl Instrument {
         if self.scrip.as_deref() != tick.scrip.as_deref() {
             self.scrip = tick.scrip.as_deref().map(Arc::from);
         }
-        let mark = Mark { at_ms: tick.at_ms, offset, price: tick.price };
+        let mark = Mark { at_ms: tick.at_ms, price: tick.price };
         let trade = Trade {
             mark,
+            offset,
             quantity: tick.quantity,
             total: tick.total,
             company: self.company.as_ref(),
@@ -286,7 +287,7 @@ impl Instrument {
         if tick.total == 0 || tick.quantity == 0 {
             return false;
         }
-        self.stuck = if tick.total < window.reach { self.stuck.saturating_add(1) } else { 0 };
+        self.stuck = if tick.total < window.reach() { self.stuck.saturating_add(1) } else { 0 };
         self.stuck == STUCK_TICKS
     }
 

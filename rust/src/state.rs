@@ -210,12 +210,15 @@ fn is_sound(instrument: &Instrument, offset_max: i64) -> bool {
 fn is_window(window: &Window, is_offset: impl Fn(i64) -> bool) -> bool {
     let times =
         [window.start_ms, window.end_ms, window.day.saturating_mul(DAY_MS), window.open.at_ms, window.close.at_ms];
-    let amounts = [window.total, window.below, window.reach, window.quantity, window.volume];
-    let offsets = [window.open.offset, window.close.offset, window.first_offset, window.source_offset];
+    let amounts = [window.total, window.below, window.volume];
+    let offsets = [window.first_offset, window.source_offset];
     let prices = [window.open.price, window.high, window.low, window.close.price];
     // A trade that raises M raises the volume by as much.
-    let volume_max = if window.reach > 0 { window.reach } else { window.quantity };
-    let is_settled = window.reach == window.below.max(window.total) && window.volume <= volume_max;
+    let is_settled = || match (window.below, window.reach()) {
+        (0, 0) => true,
+        (0, reach) => window.volume <= reach,
+        (below, reach) => window.volume == reach - below,
+    };
     times.into_iter().all(is_time)
         && window.start_ms < window.end_ms
         && 1 <= window.ticks
@@ -225,7 +228,7 @@ fn is_window(window: &Window, is_offset: impl Fn(i64) -> bool) -> bool {
         && offsets.into_iter().all(is_offset)
         && window.first_offset <= window.source_offset
         && prices.iter().all(|price| price.is_finite() && *price > 0.0 && window.low <= *price && *price <= window.high)
-        && is_settled
+        && is_settled()
 }
 
 fn is_base(day: &Day) -> bool {
@@ -332,7 +335,7 @@ mod tests {
             |book| instruments(book).for_each(|i| i.clock.value_ms = None),
             |book| book.ledger.folded = u64::MAX / 32,
             |book| windows(book).for_each(|w| w.end_ms = SOUND_MAX),
-            |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [i128::MAX; 3]),
+            |book| windows(book).for_each(|w| [w.total, w.volume] = [i128::MAX; 2]),
             |book| days(book).for_each(|day| day.carried = i128::MAX),
             |book| days(book).for_each(|day| day.first = None),
         ];
@@ -395,19 +398,18 @@ mod tests {
         assert_refused(
             "amounts",
             &[
-                |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [-1, 0, 0]),
+                |book| windows(book).for_each(|w| [w.total, w.volume] = [-1, 0]),
                 |book| windows(book).for_each(|w| w.below = -1),
-                |book| windows(book).for_each(|w| [w.total, w.below, w.reach, w.volume] = [-1, -1, -1, 0]),
-                |book| windows(book).for_each(|w| w.quantity = -1),
+                |book| windows(book).for_each(|w| [w.total, w.below, w.volume] = [-1, -1, 0]),
                 |book| windows(book).for_each(|w| w.volume = -1),
             ],
         );
         assert_refused(
             "what does not fit together",
             &[
-                |book| windows(book).for_each(|w| w.reach += 1),
-                |book| windows(book).for_each(|w| w.volume = w.reach + 1),
-                |book| windows(book).for_each(|w| [w.total, w.reach, w.volume] = [0, 0, w.quantity + 1]),
+                |book| windows(book).for_each(|w| w.volume = w.reach() + 1),
+                |book| windows(book).for_each(|w| [w.below, w.volume] = [w.reach(), 1]),
+                |book| windows(book).for_each(|w| [w.total, w.below] = [i128::MAX, i128::MIN]),
             ],
         );
     }

@@ -7,15 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::session::Bounds;
 use crate::windows::Windows;
 
-/// A price with its place in the only order used: (event time, offset).
+/// A price and its event time. Ticks are folded by rising offset, so of two at one time the one heard later is the later.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Mark {
     pub at_ms: i64,
-    pub offset: i64,
     pub price: f64,
 }
 
-/// One window of one instrument.
+/// One window of one instrument. All of a live market are held at once: a field more is felt in speed and in memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Window {
     pub start_ms: i64,
@@ -29,10 +28,7 @@ pub struct Window {
     pub total: i128,
     /// M of the day's window before, 0 where none had a total.
     pub below: i128,
-    /// M(w): the greater of `total` and `below`.
-    pub reach: i128,
-    /// The sum of `LastQty`, which stops at the greatest 128-bit integer.
-    pub quantity: i128,
+    /// While M(w) is 0 the sum of `LastQty`, which stops at the greatest 128-bit integer.
     pub volume: i128,
     /// Ticks folded up to `source_offset`, and in all.
     pub ticks: i64,
@@ -61,6 +57,7 @@ pub struct Day {
 #[derive(Debug)]
 pub struct Trade<'a> {
     pub mark: Mark,
+    pub offset: i64,
     pub quantity: i128,
     pub total: i128,
     pub company: Option<&'a Arc<str>>,
@@ -79,19 +76,22 @@ impl Window {
             low: trade.mark.price,
             total: trade.total,
             below,
-            reach: below.max(trade.total),
-            quantity: trade.quantity,
-            volume: 0,
+            volume: trade.quantity,
             ticks: 1,
             ticks_all: 1,
-            first_offset: trade.mark.offset,
-            source_offset: trade.mark.offset,
+            first_offset: trade.offset,
+            source_offset: trade.offset,
             company: trade.company.cloned(),
             scrip: trade.scrip.cloned(),
         }
     }
 
-    /// All but the volume; true when a published field changed.
+    /// M(w): the greatest total of the day up to and with this window, 0 for none.
+    pub fn reach(&self) -> i128 {
+        self.below.max(self.total)
+    }
+
+    /// All but a volume that rests on totals; true when a published field changed.
     fn take(&mut self, trade: &Trade) -> bool {
         let mark = trade.mark;
         self.ticks_all += 1;
@@ -121,17 +121,20 @@ impl Window {
             self.low = mark.price;
             changed = true;
         }
-        self.quantity = self.quantity.saturating_add(trade.quantity);
         self.total = self.total.max(trade.total);
+        if self.reach() == 0 {
+            let volume = self.volume.saturating_add(trade.quantity);
+            changed |= volume != self.volume;
+            self.volume = volume;
+        }
         changed
     }
 
-    /// Volume and M anew; true when the volume changed.
+    /// The volume that rests on M before this window and on the day's base; true when it changed.
     fn settle(&mut self, below: i128, base: i128) -> bool {
         self.below = below;
-        self.reach = below.max(self.total);
-        let volume = match (below, self.reach) {
-            (0, 0) => self.quantity,
+        let volume = match (below, self.reach()) {
+            (0, 0) => self.volume,
             (0, reach) => (reach - base).max(0),
             (below, reach) => reach - below,
         };
@@ -146,21 +149,16 @@ impl Window {
         if trade.mark.at_ms < self.close.at_ms {
             return None;
         }
-        let volume = if trade.total <= self.reach {
-            if self.reach == 0 { self.quantity.saturating_add(trade.quantity) } else { self.volume }
-        } else if self.below > 0 {
-            trade.total - self.below
-        } else if self.reach > 0 && self.volume > 0 {
-            // The day's first window with a total: the base is what M and the volume differ by.
-            self.volume + (trade.total - self.reach)
-        } else {
+        let reach = self.reach();
+        let raised_by = (trade.total - reach).max(0);
+        // In the day's first window with a total the base is what M and the volume differ by.
+        if raised_by > 0 && self.below == 0 && (reach == 0 || self.volume == 0) {
             return None;
-        };
-        let is_changed = self.take(trade) || volume != self.volume;
-        self.volume = volume;
-        self.reach = self.reach.max(trade.total);
+        }
+        let is_changed = self.take(trade) || raised_by > 0;
+        self.volume += raised_by;
         if is_changed {
-            self.touch(trade.mark.offset);
+            self.touch(trade.offset);
         }
         Some(is_changed)
     }
@@ -241,14 +239,14 @@ impl Frame {
     /// M of the day's window before the one at `index`.
     fn below(&self, index: usize, day: i64) -> i128 {
         match index.checked_sub(1).and_then(|i| self.windows.get(i)) {
-            Some(window) if window.day == day => window.reach,
+            Some(window) if window.day == day => window.reach(),
             _ => self.days.iter().rev().find(|d| d.day == day).map_or(0, |d| d.carried),
         }
     }
 
     /// Fold a trade into its window and pass a changed M on to later windows of the day.
     pub fn fold(&mut self, bounds: Bounds, trade: &Trade, note: &mut impl FnMut(Change)) {
-        let offset = trade.mark.offset;
+        let offset = trade.offset;
         let index = self.windows.count_before(|w| w.start_ms < bounds.start_ms);
         let is_there = self.windows.get(index).is_some_and(|w| w.start_ms == bounds.start_ms);
         if !is_there {
@@ -259,7 +257,7 @@ impl Frame {
         let base = if first_without_below { self.base(bounds.day) } else { 0 };
         let Some(window) = self.windows.get_mut(index) else { return };
         let source_before = if is_there { window.source_offset } else { -1 };
-        let reach_before = if is_there { window.reach } else { window.below };
+        let reach_before = if is_there { window.reach() } else { window.below };
         let mut is_changed = !is_there;
         if is_there {
             is_changed |= window.take(trade);
@@ -269,7 +267,7 @@ impl Frame {
             window.touch(offset);
             note(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: !is_there, source_before });
         }
-        if window.reach != reach_before && index + 1 < self.windows.len() {
+        if window.reach() != reach_before && index + 1 < self.windows.len() {
             self.pass_on(index + 1, bounds.day, offset, note);
         }
     }
@@ -290,7 +288,7 @@ impl Frame {
                 window.touch(offset);
                 note(Change { start_ms: window.start_ms, end_ms: window.end_ms, is_new: false, source_before });
             }
-            below = window.reach;
+            below = window.reach();
         }
     }
 
@@ -300,7 +298,7 @@ impl Frame {
             if window.end_ms > too_late_ms || window.end_ms > frontier_ms || window.source_offset >= offset {
                 break;
             }
-            let (day, reach) = (window.day, window.reach);
+            let (day, reach) = (window.day, window.reach());
             if let Some(day) = self.day_mut(day) {
                 day.carried = day.carried.max(reach);
             }

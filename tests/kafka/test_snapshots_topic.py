@@ -43,7 +43,8 @@ def test_the_topic_deleted_under_the_service(broker: Broker, topic_prefix: str, 
         service = deployment.start()
         admin = AdminClient({"bootstrap.servers": broker.bootstrap})
         topic = f"{topic_prefix}-app-snapshots"
-        with deployment.feeding(TICKS, rate_per_s=100):
+        # A store that fails is told of when the next snapshot is due: the feed has to outlast that.
+        with deployment.feeding(TICKS, rate_per_s=25):
             deployment.await_committed(100)
             admin.delete_topics([topic])[topic].result(30)
             service.await_line("snapshots in the snapshots topic fail, the run goes on without")

@@ -417,7 +417,8 @@ def test_a_hundred_thousand_records_are_appended_well_within_two_cpu_seconds(pat
 def test_a_mistyped_tick_topic_is_exit_2_and_the_nearest_is_named(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
     run_well(variables, "simulate", "--ticks", "10", "--date", "2026-01-02", "--speed", "0")
-    done = run(variables | {"STREAMINGCANDLE_TICK_TOPIC": "t-tiks"}, "run", "--until-end")
+    mistyped = {"STREAMINGCANDLE_TICK_TOPIC": "t-tiks", "STREAMINGCANDLE_WAIT": "1s"}
+    done = run(variables | mistyped, "run", "--until-end")
     assert done.returncode == 2
     assert b"topic t-tiks" in done.stderr.splitlines()[-1]
     assert b"there is t-ticks: correct the name" in done.stderr.splitlines()[-1]

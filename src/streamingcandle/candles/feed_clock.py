@@ -11,7 +11,6 @@ RESTART_MARGIN_MS = 2_000
 LEAP_MS = 3_600_000
 """A step of E beyond this needs a second witness (0010)."""
 
-
 CLAIM_LEAD_MS = 2_000
 """So far may a time that the host's clock bears out be ahead of it: as far as a tick of its record's timestamp (§4)."""
 
