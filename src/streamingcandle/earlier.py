@@ -78,8 +78,8 @@ class Earlier:
         return within[0] if any(self._is_of_log(candle) for _, candle in within) else None
 
     def _read(self) -> Iterator[tuple[str, Candle]]:
-        for topic in self._settings.topics.candles:
-            for value in self._log.newest(topic, CANDLES_MAX):
+        for topic, values in self._log.newest(self._settings.topics.candles, CANDLES_MAX).items():
+            for value in values:
                 try:
                     yield topic, decode_candle(value)
                 except (msgspec.DecodeError, ValueError, RecursionError):

@@ -125,8 +125,8 @@ class Reader(Protocol):
     def partitions(self) -> Sequence[int]:
         """All partitions of the tick topic, whoever has them."""
 
-    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
-        """Values of any topic's last committed records, so many of each partition; none of a missing topic."""
+    def newest(self, topics: Sequence[str], records_max: int) -> Mapping[str, Sequence[bytes]]:
+        """Values of the last committed records by topic, so many of each partition; none of a missing topic."""
 
 
 class Publisher(Protocol):

@@ -42,7 +42,7 @@ GATHER_MS = 30
 waits until the broker has written that one's marks, which takes longer (docs/decisions/0008)."""
 LETTER_BYTES_MAX = 16_000_000
 """Dead letters and late ticks of all partitions, before a commit is made for their sake. Where none comes about reading
-stops, as with a full transaction of candles: what is held grows by one poll more, 16 MB or so (docs/decisions/0015)."""
+stops, as with a full transaction of candles: what is held grows by one poll more, 32 MB or so (docs/decisions/0015)."""
 ASK_AGAIN_MS = 1_000
 """After a question for an end that nobody answered."""
 RETRY_MS = 200

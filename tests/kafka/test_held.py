@@ -11,7 +11,7 @@ from program import read_topic
 
 RECORDS, RECORD_BYTES = 300, 1_000_000
 GROWTH_BYTES_MAX = 150_000_000
-"""Held: 16 MB of letters and one poll more, in the client 16 MB to come and the letters on their way; without a bound
+"""Held: 16 MB of letters and one poll more, in the client 32 MB to come and the letters on their way; without a bound
 it is each record twice, 600 MB."""
 FLAT_PROBES = 30
 

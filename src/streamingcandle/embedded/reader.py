@@ -104,8 +104,11 @@ class EmbeddedReader:
         """See `interfaces.Reader`."""
         return range(self._count)
 
-    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
+    def newest(self, topics: Sequence[str], records_max: int) -> Mapping[str, Sequence[bytes]]:
         """See `interfaces.Reader`."""
+        return {topic: self._newest(topic, records_max) for topic in topics}
+
+    def _newest(self, topic: str, records_max: int) -> Sequence[bytes]:
         try:
             count, _ = self._store.topic(topic)
         except MissingTopicError:

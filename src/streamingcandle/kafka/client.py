@@ -38,7 +38,8 @@ CONSUMER: Properties = {
     "fetch.queue.backoff.ms": 10,
     "queued.min.messages": 20_000,
     # Its default of 64 MB is what one poll of large records would bring, beside what the next one is being fetched.
-    "queued.max.messages.kbytes": 16_384,
+    # With 16 MB a backlog is read at two thirds of the speed: the client stands still while a transaction is made.
+    "queued.max.messages.kbytes": 32_768,
     # Partitions added are noticed this soon.
     "topic.metadata.refresh.interval.ms": 30_000,
     # Tells of positions behind control records, which no record does.

@@ -1,12 +1,13 @@
 """Ticks into the tick topic, and candles out of theirs: plain clients outside of the group."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streamingcandle.candles.murmur2 import partition_of
 from streamingcandle.errors import OutsideError
@@ -164,39 +165,63 @@ def read_values(settings: KafkaSettings, topic: str, keys: Collection[bytes] | N
         consumer.close()
 
 
-def newest_of(settings: KafkaSettings, topic: str, records_max: int) -> list[bytes]:
-    """Values of the last committed records, of each partition at most so many; none of a missing topic.
+def newest_of(
+    settings: KafkaSettings, admin: AdminClient, topics: Sequence[str], records_max: int
+) -> dict[str, list[bytes]]:
+    """Values of the last committed records by topic, of each partition at most so many; none of a missing topic.
 
     Of a topic that we may not read there are none either. KafkaException where the broker does not answer.
     """
-    consumer = new_client(Consumer, settings, reader_properties(settings))
-    values: list[bytes] = []
-    try:
-        found = consumer.list_topics(topic, timeout=CALL_TIMEOUT_S).topics[topic]
-        for number in () if found.error is not None else sorted(found.partitions):
-            place = TopicPartition(topic, number)
-            begin, end = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
-            # The marks of transactions lie between them, one for each candle at the worst.
-            place.offset = max(begin, end - 2 * records_max)
-            values += _committed_from(consumer, place)[-records_max:]
-    except KafkaException as error:
-        if error.args[0].code() not in NO_RIGHT:
-            raise
-    finally:
-        consumer.close()
+    known = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+    places = [TopicPartition(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+    begins = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    ends = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    starts = [
+        # The marks of transactions lie between them, one for each candle at the worst.
+        TopicPartition(*place, offset=max(begins[place], end - 2 * records_max))
+        for place, end in ends.items()
+        if end > begins.get(place, end)
+    ]
+    found = _committed_from(settings, starts) if starts else {}
+    values: dict[str, list[bytes]] = {topic: [] for topic in topics}
+    for (topic, _), read in sorted(found.items()):
+        values[topic] += read[-records_max:]
     return values
 
 
-def _committed_from(consumer: Consumer, place: TopicPartition) -> list[bytes]:
-    """Up to the end, or to the first transaction that is still open: nobody knows how long."""
-    consumer.assign([place])
-    values: list[bytes] = []
-    while True:
-        message = consumer.poll(CALL_TIMEOUT_S)
-        error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()  # noqa: SLF001
-        if message is not None and error is None:
-            values.append(message.value() or b"")
-        elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - a public constant
-            return values
-        else:
-            raise KafkaException(error)
+def _offsets(admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    """All in one question; without those that we have no right to."""
+    if not places:
+        return {}
+    found = {}
+    answers = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=CALL_TIMEOUT_S)
+    for place, answer in answers.items():
+        try:
+            found[place.topic, place.partition] = answer.result(CALL_TIMEOUT_S).offset
+        except KafkaException as error:
+            if error.args[0].code() not in NO_RIGHT:
+                raise
+    return found
+
+
+def _committed_from(settings: KafkaSettings, starts: Sequence[TopicPartition]) -> dict[tuple[str, int], list[bytes]]:
+    """Up to the ends, or to the first transaction that is still open: nobody knows how long."""
+    found: dict[tuple[str, int], list[bytes]] = {(place.topic, place.partition): [] for place in starts}
+    unread = set(found)
+    consumer = new_client(Consumer, settings, reader_properties(settings))
+    try:
+        consumer.assign(list(starts))
+        while unread:
+            message = consumer.poll(CALL_TIMEOUT_S)
+            if message is None:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - the client's public constant
+            place, error = (message.topic() or "", message.partition() or 0), message.error()
+            if error is None:
+                found[place].append(message.value() or b"")
+            elif error.code() == KafkaError._PARTITION_EOF or error.code() in NO_RIGHT:  # noqa: SLF001 - as above
+                unread.discard(place)
+            else:
+                raise KafkaException(error)
+    finally:
+        consumer.close()
+    return found

@@ -242,9 +242,12 @@ class KafkaReader:
         """See `interfaces.Publisher`."""
         self._brokers.check_topics(names)
 
-    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
+    def newest(self, topics: Sequence[str], records_max: int) -> Mapping[str, Sequence[bytes]]:
         """See `interfaces.Reader`."""
-        return self._brokers.ask(f"the end of {topic}", lambda: newest_of(self._settings, topic, records_max))
+        return self._brokers.ask(
+            f"the ends of {', '.join(topics)}",
+            lambda: newest_of(self._settings, self._brokers.admin, topics, records_max),
+        )
 
     def topic_id(self) -> str:
         """See `interfaces.Publisher`."""

@@ -178,11 +178,14 @@ class SimulatedLog:
         self._host.reach("partitions")
         return range(len(self._broker.ticks))
 
-    def newest(self, topic: str, records_max: int) -> Sequence[bytes]:
+    def newest(self, topics: Sequence[str], records_max: int) -> Mapping[str, Sequence[bytes]]:
         """See `interfaces.Reader`."""
-        self._host.reach("newest")
-        sheets = self._broker.read_topic(topic)
-        return [record.value for sheet in sheets for record in sheet[-records_max:] if record.value is not None]
+        found = {}
+        for topic in topics:
+            self._host.reach("newest")
+            sheets = self._broker.read_topic(topic)
+            found[topic] = [record.value for sheet in sheets for record in sheet[-records_max:] if record.value]
+        return found
 
     # ---- publishing
 
