@@ -41,7 +41,7 @@ delivery: .tools/bin/uv
 
 test: setup kafka systemd delivery  ## every test, on a real Kafka broker too
 	cargo test --quiet --locked --manifest-path rust/Cargo.toml
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 simulate: setup  ## SEEDS=n stories from START=s on; BUGS=1: how many seeds each planted bug takes
 	@$(if $(BUGS),PYTHONPATH=tests $(BIN)/python -m simulation.bugs,$(BIN)/python -m streamingcandle.simulation --seeds $(SEEDS) --start $(START))

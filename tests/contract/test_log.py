@@ -42,6 +42,20 @@ def test_later_commits_come_after(world: LogWorld) -> None:
     assert values == [f"{number}-{turn}".encode() for number in range(5) for turn in range(2)]
 
 
+def test_the_newest_of_several_topics_are_the_last_of_each_partition(wide_world: LogWorld) -> None:
+    log = wide_world.open_log()
+    joined(log)
+    keys, topic = [f"M:D:{number}".encode() for number in range(12)], wide_world.candle_topic
+    for number in range(4):
+        candles = [(key, b"%s %d" % (key, number)) for key in keys]
+        log.commit(Transaction(candles=[(topic, candles)], letters=[], offsets={0: Committed(0, str(number))}))
+    found = log.newest([topic, f"{topic}-missing", wide_world.letter_topic], 2)
+    written = [(record.partition, record.value) for record in wide_world.read_topic(topic)]
+    last = [value for place in range(3) for value in [value for number, value in written if number == place][-2:]]
+    assert found == {topic: last, f"{topic}-missing": [], wide_world.letter_topic: []}
+    assert len(last) == 6
+
+
 @pytest.mark.parametrize(
     "letter",
     [
