@@ -16,7 +16,7 @@ use crate::witness::{Heard, LEAP_MS};
 
 /// Records judged before the first of them is folded.
 const AHEAD_RECORDS: usize = 32;
-/// §4: a tick counts for E at most this far after its record's timestamp.
+/// §4.2: a tick counts for E at most this far after its record's timestamp.
 const AHEAD_MS: i64 = 2_000;
 
 /// §7, since the fold's start.

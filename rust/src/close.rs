@@ -1,4 +1,4 @@
-//! What a commit publishes (semantics §4 and §6). Reads the book, changes nothing.
+//! What a commit publishes (specification §4.5 and §6.2). Reads the book, changes nothing.
 
 use std::collections::HashSet;
 

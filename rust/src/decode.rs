@@ -1,4 +1,4 @@
-//! One record to one tick (semantics §1): the order of verdicts is the order of this file.
+//! One record to one tick (specification §1): the order of verdicts is the order of this file.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ pub fn name_of(key: &[u8]) -> u64 {
     key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// E of §4: the greatest event time, as far as it has two witnesses.
+/// E of §4.2: the greatest event time, as far as it has two witnesses.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Elapsed {
     pub clock: Clock,

@@ -1,4 +1,4 @@
-//! A window to the JSON record of a candle topic (semantics §5).
+//! A window to the JSON record of a candle topic (specification §5.1).
 
 use crate::decode::Venue;
 use crate::number::unit;

@@ -1,4 +1,4 @@
-//! One tick into one instrument (semantics §3 and the lateness of §4).
+//! One tick into one instrument (specification §3, and the lateness of §4.4).
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::session::{Bounds, DAY_MS, Place, Session, window_inside, window_outsi
 use crate::window::{Change, Frame, Mark, Trade};
 use crate::witness::{Clock, Heard, LEAP_MS};
 
-/// Ticks in a row that trade below the day's greatest total before it counts as stuck (0002, 14).
+/// Ticks in a row that trade below the day's greatest total before it counts as stuck (§3.3).
 const STUCK_TICKS: u32 = 100;
 /// A kept tick long after the close still finds its trading day's record.
 const KEEP_DAY_MS: i64 = 14 * 86_400_000;
@@ -143,7 +143,7 @@ impl Instrument {
         place
     }
 
-    /// Whether the tick would open one claimed window too many (0010, 12). Its clock hears the tick all the same: what
+    /// Whether the tick would open one claimed window too many (§6.6). Its clock hears the tick all the same: what
     /// comes true in the end is not refused for ever.
     pub fn claims_too_many(&mut self, rules: &Rules, venue: &Venue, tick: &Tick) -> bool {
         let mut clock = self.clock;

@@ -1,4 +1,4 @@
-//! What instruments are held (§6): as many as may be, and of those too many the one least recently heard goes.
+//! What instruments are held (§6.6): as many as may be, and of those too many the one least recently heard goes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -16,7 +16,7 @@ pub struct Timeframe {
 /// JSON names in the order of [`Field`].
 pub const FIELD_COUNT: usize = 9;
 
-/// What we read of a record (semantics §1).
+/// What we read of a record (specification §1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     /// `Exch`
@@ -50,24 +50,24 @@ pub struct Rules {
     pub fields: Vec<String>,
     /// Every listed exchange and segment.
     pub schedules: Vec<Arc<Schedule>>,
-    /// §4: too late when a window ended this long before the instrument's own time.
+    /// §4.4: too late when a window ended this long before the instrument's own time.
     pub late_horizon_ms: i64,
-    /// §1: rejected when further than this after the record's timestamp.
+    /// §1.5: rejected when further than this after the record's timestamp.
     pub future_ms: i64,
-    /// §2: a tick this short after the close belongs to the last window.
+    /// §2.3: a tick this short after the close belongs to the last window.
     pub after_close_ms: i64,
-    /// §1: quantities are rounded to this many decimals.
+    /// §1.4: quantities are rounded to this many decimals.
     pub quantity_decimals: u32,
-    /// §6: so many instruments are held at the most.
+    /// §6.6: so many instruments are held at the most.
     pub instruments_max: usize,
-    /// §2: ticks outside the session get windows of their own.
+    /// §2.5: ticks outside the session get windows of their own.
     pub keep_outside: bool,
-    /// §3: exchanges whose first window counts from zero; `*` for all.
+    /// §3.3: exchanges whose first window counts from zero; `*` for all.
     pub since_zero: Vec<String>,
 }
 
 impl Rules {
-    /// §3 `first_window_volume = "since-zero"` for this exchange.
+    /// §3.3 `first_window_volume = "since-zero"` for this exchange.
     #[must_use]
     pub fn counts_since_zero(&self, exchange: &str) -> bool {
         self.since_zero.iter().any(|e| e == exchange || e == "*")

@@ -1,4 +1,4 @@
-//! Trading sessions: which one is open at an instant, and the window grid (semantics §2).
+//! Trading sessions: which one is open at an instant, and the window grid (specification §2).
 
 use std::sync::Arc;
 

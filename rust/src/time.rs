@@ -1,4 +1,4 @@
-//! Event time: every spelling that semantics §1 knows, and the text of a window's bounds.
+//! Event time: every spelling that specification §1.5 knows, and the text of a window's bounds.
 
 use crate::number::{Decimal, plain_integer};
 use crate::session::{DAY_MS, Schedule};

@@ -1,4 +1,4 @@
-//! A timeframe of one instrument: its windows, oldest first, and its trading days (semantics §3).
+//! A timeframe of one instrument: its windows, oldest first, and its trading days (specification §3).
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@
     ├── OwnedError        exit 4    another process has this instance
     └── CheckError        exit 1    a check found something
 
-Bad input records are no errors: they are values (semantics §1) and end in the dead-letter topic.
+Bad input records are no errors: they are values (specification §1.1) and end in the dead-letter topic.
 """
 
 

@@ -129,7 +129,7 @@ def ours(origin: Origin, why: str, text: str, *, topic: str, partition: int) -> 
 
 
 def cut(letter: Letter, limit_bytes: int) -> Letter:
-    """The letter itself where the topic takes it; else what fits of it, with full lengths and SHA-256 (§1)."""
+    """The letter itself where the topic takes it; else what fits of it, with full lengths and SHA-256 (§1.1)."""
     own, said = _parts(letter)
     room_bytes = limit_bytes - CUT_BYTES - _size_bytes(said)
     if len(letter.key or b"") + len(letter.value or b"") + _size_bytes(own) <= room_bytes:

@@ -104,7 +104,7 @@ class InputPartition:
         self.snapshot_at_ms = 0
         self.is_behind_gap = False
         self.is_clock_to_reset = False
-        """Whether F and C stand ahead of the feed and the operator wants them back (0010)."""
+        """Whether F and C stand ahead of the feed and the operator wants them back (§6.6)."""
         self._is_clock_reset = False
         self.book: Book = new_book(rules, partition=number)
         self._is_idle_counted = is_idle_counted

@@ -1,7 +1,7 @@
 """THE PATH: poll -> fold -> close -> publish and commit, for every partition that is ours.
 
 Read `run` from the top: it is the whole service. The fold itself is the kernel's (`candles/book.py`);
-what is published when is decided by `InputPartition.close` after semantics §4 and §6.
+what is published when is decided by `InputPartition.close` after specification §4.5 and §6.2.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""One instrument, one partition: what a candle rests on, checked (semantics §6).
+"""One instrument, one partition: what a candle rests on, checked (specification §6.5).
 
 Two books that each see a part of an instrument's ticks would both publish its windows, and both wrongly.
 """

@@ -1,4 +1,4 @@
-"""A partition is taken over where the group's last commit left it: semantics §6, the one way to restore.
+"""A partition is taken over where the group's last commit left it: specification §6.4, the one way to restore.
 
 The newest snapshot that is a state of this log under these rules, at or before the committed offset; without
 one the log from the start of the trading day. Either way the path folds on from there, silently up to the
@@ -21,7 +21,7 @@ from streamingcandle.state.snapshot import Snapshot, UnusableError
 logger = logging.getLogger(__name__)
 
 DAY_START_MARGIN_MS = 60_000
-"""§6: so far before its event time a tick's record may be stamped, more where `future_tolerance` is more."""
+"""§6.4: so far before its event time a tick's record may be stamped, more where `future_tolerance` is more."""
 
 ADOPT_RECORDS_MAX = 100
 """So many records before an adopted offset are looked at for a tick: control records and rejects are none."""
@@ -146,7 +146,7 @@ class Restorer:
             raise SettingsError(message)
 
     def _adopted(self, number: int, committed: Committed) -> Commit:
-        """§6: go on from another program's offset, C = F = the event time there, less that program's grace."""
+        """§6.5: go on from another program's offset, C = F = the event time there, less that program's grace."""
         at_ms = self._event_ms_before(number, committed.offset)
         if at_ms is None:
             logger.warning("%s: adopting offset %d, with no tick before it", self._name(number), committed.offset)
@@ -164,7 +164,7 @@ class Restorer:
     def _event_ms_before(self, number: int, offset: int) -> int | None:
         """Event time of the last tick before `offset`, among the records next to it.
 
-        Where the last one of another instrument is an hour apart, one of the two lies: the earlier time counts (0010).
+        Where the last one of another instrument is an hour apart, one of the two lies: the earlier time counts (§4.2).
         """
         last: tuple[str | None, int] | None = None
         for before in range(offset - 1, max(self._begin(number), offset - ADOPT_RECORDS_MAX) - 1, -1):
@@ -253,7 +253,7 @@ class Restorer:
             raise UnusableError(f"of another log: the record at {snapshot.fingerprint.offset} differs")
 
     def _fold_from_day_start(self, partition: InputPartition) -> None:
-        """§6: the start of the trading day that holds the earliest time a tick may still matter at."""
+        """§6.4: the start of the trading day that holds the earliest time a tick may still matter at."""
         commit = partition.commit
         if commit.e_ms is not None:
             earliest_ms = min(commit.e_ms - self._rules.late_horizon_ms, *commit.frontiers_of(self._rules))

@@ -1,4 +1,4 @@
-"""The cases of semantics §8 that need no broker, each on the kernel and on the reference."""
+"""The cases of specification §8 that need no broker, each on the kernel and on the reference."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Restarts in mid-window, with another grace and another timeframe: nothing lost, nothing twice (semantics §8)."""
+"""Restarts in mid-window, with another grace and another timeframe: nothing lost, nothing twice (specification §8)."""
 
 from collections import defaultdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Proof that the property tests see the rules of decision 0010: a reference with one broken is told from the kernel.
+"""The property tests see the rules of specification §4.1, §4.2, §6.6: one broken in the reference is found.
 
 These rules live in Rust, where nothing can be planted: so the other side is bent. What can be broken from outside is in
 `simulation/bugs.py`.

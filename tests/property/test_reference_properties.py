@@ -75,7 +75,7 @@ def test_the_ledger_balances_and_every_candle_is_sane(case: tuple[Rules, list[Re
 def test_rejected_records_and_quotes_touch_nothing(case: tuple[Rules, list[Record]]) -> None:
     rules, batch = case
     reference = Reference(rules)
-    # What is refused by a limit moves a clock all the same (0010, 11 and 12).
+    # What is refused by a limit moves a clock all the same (§6.6).
     kept = [(record, reference.fold(record)) for record in batch]
     accepted = [record for record, verdict in kept if verdict.kind not in ("rejected", "quote")]
     assume(all(verdict.reason != "limit" for _, verdict in kept))

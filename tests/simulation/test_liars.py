@@ -1,4 +1,4 @@
-"""What a liar may not do (decision 0010): each story is played without the lie and with it."""
+"""What a liar may not do (specification §4.2, §6.6): each story is played without the lie and with it."""
 
 from itertools import pairwise
 
@@ -215,7 +215,7 @@ def test_a_year_ahead_while_ticks_were_read_delays_no_last_window() -> None:
 
 
 def test_a_leap_that_waited_for_its_witness_counts_from_when_it_arrived() -> None:
-    """Old data as it comes, so no host's clock is a witness; the witness comes late, with an older time (0010, 9)."""
+    """Old data as it comes, so no host's clock is a witness; the witness comes late, with an older time (§4.3)."""
     old_ms = -30 * DAY_MS
     first, then = FRIDAY_MS, FRIDAY_MS + 2 * HOUR_MS
     ticks = [

@@ -17,7 +17,7 @@ RUN_BY = {
     "getting-started.md": "kafka/test_readme.py",  # its first block: tests/wheel.py
     "operations.md": "ops/test_operations.py",
     "security.md": "kafka/test_security.py",  # by what reads the options of `kafka-acls.sh`
-    "semantics.md": "unit/test_docs.py",
+    "candles-explained.md": "unit/test_docs.py",
     "sessions.md": "unit/test_docs.py",
     "upgrading.md": "kafka/test_odd_logs.py",
 }
@@ -45,9 +45,9 @@ def test_each_page_with_commands_has_its_test() -> None:
     assert [name for name, test in RUN_BY.items() if name not in (tests / test).read_text()] == []
 
 
-def test_what_semantics_shows_happens(tmp_path: Path) -> None:
+def test_what_candles_explained_shows_happens(tmp_path: Path) -> None:
     variables = environment("t", tmp_path, None)
-    (script,) = _blocks("semantics.md", "sh")
+    (script,) = _blocks("candles-explained.md", "sh")
     script = re.sub(r"\bstreamingcandle ", f'"{PROGRAM}" ', script)
     done = subprocess.run(["bash", "-euc", script], env=variables, capture_output=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr.decode()

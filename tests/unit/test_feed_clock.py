@@ -1,4 +1,4 @@
-"""The feed clock by itself: what moves F, and how far (semantics §4 and §6, decision 0010)."""
+"""The feed clock by itself: what moves F, and how far (specification §4.3)."""
 
 from streamingcandle.candles.feed_clock import CLAIM_LEAD_MS, LEAP_MS, RESTART_MARGIN_MS, FeedClock
 

@@ -1,4 +1,4 @@
-"""What a feed makes up takes no room beyond what it is given (decision 0010, rules 3, 4, 11)."""
+"""What a feed makes up takes no room beyond what it is given (specification §1.1, §1.3, §6.6)."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The reference against cases worked out by hand from semantics.md; times of day are Indian unless said otherwise."""
+"""The reference against cases worked out by hand from the specification; times of day are Indian unless said."""
 
 import json
 from collections.abc import Iterable
@@ -88,7 +88,7 @@ def volumes(candles: dict[tuple[str, str, int], Candle], timeframe: str = "1m") 
 # ---- the candle
 
 
-def test_the_example_of_the_semantics_comes_out_as_its_candle() -> None:
+def test_the_example_of_the_specification_comes_out_as_its_candle() -> None:
     value = (
         b'{"Exch":"M","ExchType":"D","Token":458305,"LastRate":246346.0,"LastQty":2,"TotalQty":47798,"High":246500.0,'
         b'"TickDt":"/Date(1767335675000)/","ChgPcnt":3.5023737,"companyName":"SILVERMIC 27 FEB 2026"}'
@@ -537,7 +537,7 @@ def test_texts_have_a_length() -> None:
     assert reference.ledger()["optional_unreadable"] == 2
 
 
-# ---- whose time counts, and what is held (decision 0010)
+# ---- whose time counts, and what is held (specification §4.1, §4.2, §6.6)
 
 
 YEAR_AHEAD = "2027-01-04"  # a Monday

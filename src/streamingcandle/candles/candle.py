@@ -1,4 +1,4 @@
-"""The candle as readers of the candle topics meet it (semantics §5)."""
+"""The candle as readers of the candle topics meet it (specification §5.1)."""
 
 from decimal import Decimal
 

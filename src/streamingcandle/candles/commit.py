@@ -1,4 +1,4 @@
-"""What a commit says of a partition beside its offset: the metadata of semantics §6.
+"""What a commit says of a partition beside its offset: the metadata of specification §6.1.
 
 Kafka keeps it with the offset (at most 4,096 bytes, more is refused), so a process that takes the partition over
 knows how far the feed clock and the frontiers had come, without any store of ours.
@@ -46,13 +46,13 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
-    """Metadata of one committed offset; names as in semantics §6. Times in epoch ms."""
+    """Metadata of one committed offset; names as in specification §6.1. Times in epoch ms."""
 
     version: int = msgspec.field(name="v", default=VERSION)
     f_ms: int = msgspec.field(name="F", default=0)
     e_ms: int | None = msgspec.field(name="E", default=None)
     claim_ms: int | None = msgspec.field(name="e", default=None)
-    """The time of a tick that waited for its witness (0010): before there is an E, all that is known of the time."""
+    """The time of a tick that waited for its witness (§4.2): before there is an E, all that is known of the time."""
     w_ms: int = msgspec.field(name="W", default=0)
     frontiers_ms: dict[str, int] = msgspec.field(name="C", default_factory=dict)
     flushed: dict[str, int] = msgspec.field(name="fl", default_factory=dict)
@@ -135,7 +135,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def frontiers_of(self, rules: Rules) -> list[int]:
-        """C per timeframe; one that never ran begins at the committed F (§6, changed rules)."""
+        """C per timeframe; one that never ran begins at the committed F (§6.5)."""
         return [self.frontiers_ms.get(timeframe.label, self.f_ms) for timeframe in rules.timeframes]
 
     def offsets_of(self, rules: Rules, *, offset: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The feed clock of one partition: F = E + confirmed idle time (semantics §4 and §6, decision 0010).
+"""The feed clock of one partition: F = E + confirmed idle time (specification §4.3).
 
 E comes from ticks. Idle time is confirmed only up to an instant at which the broker was asked for the
 end of the partition and beyond which we have read: a consumer that lags, is paused or frozen counts none.
@@ -6,13 +6,13 @@ And it closes the windows that are held, no more: a host clock that was wrong on
 """
 
 RESTART_MARGIN_MS = 2_000
-"""After a restart the wall clock of another process is believed only this much less (§6)."""
+"""After a restart the wall clock of another process is believed only this much less (§4.3)."""
 
 LEAP_MS = 3_600_000
-"""A step of E beyond this needs a second witness (0010)."""
+"""A step of E beyond this needs a second witness (§4.1)."""
 
 CLAIM_LEAD_MS = 2_000
-"""So far may a time that the host's clock bears out be ahead of it: as far as a tick of its record's timestamp (§4)."""
+"""So far may a time that the host's clock bears out be ahead of it (§4.2): as a tick may be of its timestamp."""
 
 
 class FeedClock:

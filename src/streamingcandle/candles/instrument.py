@@ -1,4 +1,4 @@
-"""Which thing is traded: exchange, segment and token together, never one of them alone (semantics §1)."""
+"""Which thing is traded: exchange, segment and token together, never one of them alone (specification §1.3)."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The semantics (§1 to §5, decision 0010) in plain, slow, obvious Python: the oracle of tests and `verify --reference`.
+"""The specification (§1 to §5, §6.6) in plain, slow, obvious Python: the oracle of tests and `verify --reference`.
 
 Every tick is kept. What a window holds is worked out anew from its ticks whenever one is added, and its published
 fields are compared with those of before: that is the definition of `sourceOffset`, and here it is also the code.
@@ -34,7 +34,7 @@ from streamingcandle.candles.session import DAY_MS
 from streamingcandle.candles.timeframe import Timeframe
 
 CLOCK_LEAD_MS = 2_000
-"""A tick moves the feed clock to at most its record's timestamp and this (§4)."""
+"""A tick moves the feed clock to at most its record's timestamp and this (§4.2)."""
 CLAIMED_WINDOWS_MAX = 16
 """So many windows of a timeframe may an instrument hold that start beyond what its clock believes."""
 SUM_MAX = 2**127 - 1
@@ -87,7 +87,7 @@ class Reference:
         return self._feed.clock.claim_ms
 
     def witness(self, event_ms: int) -> None:
-        """Raise E to this time, a claim that the host's clock bears out, and drop the claim (rule 7)."""
+        """Raise E to this time, a claim that the host's clock bears out, and drop the claim (§4.2)."""
         self._feed.witness(event_ms)
 
     def ledger(self) -> dict[str, int]:
@@ -285,7 +285,7 @@ class Reference:
             windows = instrument.windows.get((timeframe, day), {})
             self._settle(instrument, windows, day, tick.offset)
 
-    # ---- what a trading day's windows of one timeframe hold (§3)
+    # ---- what a trading day's windows of one timeframe hold (§3.3)
 
     def _settle(self, instrument: "_Instrument", windows: "dict[int, _Window]", day: int, offset: int) -> None:
         """Work out the day's volumes anew, and note which windows the tick at `offset` changed."""
@@ -314,7 +314,7 @@ class Reference:
         seen = [tick.total or 0 for tick in instrument.outside.get(day, ()) if _order(tick) < _order(first)]
         return min(base, max(seen)) if seen else base
 
-    # ---- the candle as readers meet it (§5)
+    # ---- the candle as readers meet it (§5.1)
 
     def _candle(self, instrument: "_Instrument", timeframe: Timeframe, window: "_Window") -> Candle:
         opens, high, low, close, name, scrip_code, volume = window.published

@@ -1,4 +1,4 @@
-"""Whose time counts, as the reference sees it (decision 0010): a leap ahead needs a witness."""
+"""Whose time counts, as the reference sees it (specification §4.1): a leap ahead needs a witness."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class Clock(NamedTuple):
 
 
 class FeedTime:
-    """E of §4, moved by every accepted tick; a claim on it is witnessed by another instrument (rule 6)."""
+    """E of §4.2, moved by every accepted tick; a claim on it is witnessed by another instrument."""
 
     def __init__(self) -> None:
         """Nothing was heard yet."""

@@ -1,4 +1,4 @@
-"""Where the reference says a tick belongs: its trading day, its stretch of the grid, its windows (semantics §2)."""
+"""Where the reference says a tick belongs: its trading day, its stretch of the grid, its windows (specification §2)."""
 
 from datetime import date
 from typing import NamedTuple

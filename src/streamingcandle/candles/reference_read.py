@@ -1,4 +1,4 @@
-"""How the reference reads a record: JSON, then its fields (semantics §1), exactly by their decimal digits."""
+"""How the reference reads a record: JSON, then its fields (specification §1), exactly by their decimal digits."""
 
 import json
 import re

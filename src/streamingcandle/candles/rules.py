@@ -10,7 +10,7 @@ from streamingcandle.candles.timeframe import Timeframe
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """The JSON names a feed uses for what we read (semantics §1); another broker's JSON is a setting."""
+    """The JSON names a feed uses for what we read (specification §1.2); another broker's JSON is a setting."""
 
     exchange: str = "Exch"
     segment: str = "ExchType"

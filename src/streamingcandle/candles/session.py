@@ -1,4 +1,4 @@
-"""When an exchange trades: sessions as dated data (semantics §2), compiled to plain numbers.
+"""When an exchange trades: sessions as dated data (specification §2.1), compiled to plain numbers.
 
 A row of the table is `kind,exchange,segment,date,zone,open,close,when,note`:
 
@@ -157,7 +157,7 @@ class Calendar(msgspec.Struct, frozen=True):
     def day_start_ms(self, utc_ms: int) -> int:
         """Return the earliest local midnight of the trading days that hold an instant, over all exchanges.
 
-        A fold from there on sees every tick of those days, the pre-open's too (semantics §6).
+        A fold from there on sees every tick of those days, the pre-open's too (specification §6.4).
         """
         schedules = (*self.schedules(), round_the_clock("", "*"))
         return min(schedule.utc_ms(schedule.trading_day(utc_ms) * DAY_MS) for schedule in schedules)

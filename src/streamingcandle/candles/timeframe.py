@@ -1,4 +1,4 @@
-"""Timeframes: whole seconds, minutes, hours, or the trading day (semantics §2)."""
+"""Timeframes: whole seconds, minutes, hours, or the trading day (specification §2.2)."""
 
 import re
 from difflib import get_close_matches

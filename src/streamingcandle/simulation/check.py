@@ -66,7 +66,7 @@ class _Audit:
         self.letters: Counter[tuple[str, int, str]] = Counter()
         self.said_ms: dict[tuple[Window, int], int] = {}
         self.resent: set[int] = set()
-        """Offsets of ticks of days before: whether they are late may depend on what a restart forgot (§6, frozen)."""
+        """Offsets of ticks of days before: whether they are late may depend on what a restart forgot (§6.4, frozen)."""
         self.claims: set[int] = set()
         """Offsets of the first day's lies in a story of two: a restart on the second may not read them again."""
 
@@ -147,7 +147,7 @@ class _Audit:
                 self.letters[LATE, entry.offset, ",".join(late)] += 1
 
     def _note(self, entry: Entry, verdict: Verdict) -> Iterator[Finding]:
-        """What is out of the ordinary about a record; no single liar's word moves E (0010, 6)."""
+        """What is out of the ordinary about a record; no single liar's word moves E (§4.2)."""
         is_first_day = entry.appended_ms < self.story.events[-1].at_ms - DAY_MS
         lead_ms = 0 if verdict.event_ms is None else verdict.event_ms - entry.appended_ms
         if lead_ms < -DAY_MS:
@@ -165,7 +165,7 @@ class _Audit:
         greatest_ms = max(self.clock.greatest_ms(until_ms), self.commit.f_ms)
         if commit.f_ms > greatest_ms and not self.story.has_steps:
             yield self._finding("F ahead of confirmed time", f"{where}: by {commit.f_ms - greatest_ms} ms")
-        # Whatever the hosts' clocks say: idle time closes the windows there are, and goes no further (0010, 8).
+        # Whatever the hosts' clocks say: idle time closes the windows there are, and goes no further (§4.3).
         closing_ms = (
             max(candle.window_end_millis for candle in self.versions.latest.values()) if self.versions.latest else 0
         )
@@ -174,7 +174,7 @@ class _Audit:
             yield self._finding("F ahead of the windows held", f"{where}: by {commit.f_ms - bound_ms} ms")
 
     def _timeframe(self, transaction: Transaction, commit: Commit, label: str, where: str) -> Iterator[Finding]:
-        """A commit publishes what is pending by the last one's word, no more and no less (§6)."""
+        """A commit publishes what is pending by the last one's word, no more and no less (§6.2)."""
         author = transaction.author
         assert isinstance(author, Process)
         before = self.commit

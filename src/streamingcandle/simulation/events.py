@@ -152,7 +152,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     is_flushed: bool
     """Whether the story ends with a flush."""
     has_steps: bool
-    """Whether wall clocks go wrong by more than the semantics allow for."""
+    """Whether wall clocks go wrong by more than the specification allows for."""
     has_liars: bool = False
     """Whether records claim times far ahead; never two in one partition that a leap could take for witnesses."""
     instruments_max: int = 50_000

@@ -41,7 +41,7 @@ GRACES_MS = (0, 500, 1_000, 1_000, 3_000, 10_000)
 NEXT_MORNING_MS = (9 * 60 + 14) * 60_000
 """A minute before the open."""
 NEXT_FLOOR_MS = (5 * 60 + 30) * 60_000
-"""No tick of the second act may lie before: a restart without snapshots begins there, as the semantics say."""
+"""No tick of the second act may lie before: a restart without snapshots begins there, as the specification says."""
 NIGHTS_DAYS = (3, 3, 3, 31)
 """From the Friday to a Monday: the next, or one after a month of silence."""
 RECOVERY_MS = 15_000

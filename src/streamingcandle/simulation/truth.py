@@ -107,7 +107,7 @@ class TrueClock:
     def take(self, entry: Entry, reference: Reference, read_ms: int) -> None:
         """Take the next record in log order, which the reference has just folded.
 
-        What a tick claims is believed where the hosts' clocks, which are nearly right, say the same (0010, 7).
+        What a tick claims is believed where the hosts' clocks, which are nearly right, say the same (§4.2).
         """
         claim_ms = reference.claim_ms
         if claim_ms is not None and abs(claim_ms - entry.appended_ms) <= LEAP_MS:
@@ -117,7 +117,7 @@ class TrueClock:
             self._steps.append(self._anchored(_Step(event_ms, entry.appended_ms, read_ms)))
 
     def _anchored(self, step: "_Step") -> "_Step":
-        """A leap that idle time had counted already counts as arrived when idle time passed it (0010, 9)."""
+        """A leap that idle time had counted already counts as arrived when idle time passed it (§4.3)."""
         if self._steps:
             before = self._steps[-1]
             leap_ms = step.event_ms - before.event_ms

@@ -14,7 +14,7 @@ FAULT_MS = 3_600_000
 """Brokers from Kafka 4.0 on refuse what is further ahead, unless told otherwise; ticks that far ahead spoil an hour."""
 _NO_LIMIT_MS = 2**62
 _FIRST_MS = 946_684_800_000
-"""2000-01-01: a timestamp before it is none (semantics section 1)."""
+"""2000-01-01: a timestamp before it is none (specification §1.5)."""
 _BOTH_WAYS = "message.timestamp.difference.max.ms"
 _ALTER = "kafka-configs --alter --entity-type topics --entity-name {} --add-config {}={}"
 
