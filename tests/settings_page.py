@@ -17,7 +17,7 @@ ABOVE = f"""\
 Highest first: a command's own flag, the environment, the file's `[profile.NAME]`, the file, the built-in profile, the
 default. `streamingcandle config show` prints every value with its origin, secrets masked.
 
-- **Variables**: `{PREFIX}` and the name in capitals: `{PREFIX}LATE_HORIZON=5m`. With `_FILE` at its end a
+- **Variables**: `{PREFIX}` and the name in capitals: `{PREFIX}ALLOWED_LATENESS=5m`. With `_FILE` at its end a
   variable names a file that holds the value: for secrets. A variable that is not known is a warning with the nearest.
   Credentials of systemd stand for variables as well, and below them: [security.md](security.md).
 - **File**: `--config FILE` or `{PREFIX}CONFIG`. TOML, keys as below. A key that is not known is an error.

@@ -36,7 +36,7 @@ fn check(rules: &Rules) -> Result<(), &'static str> {
     if rules.timeframes.is_empty() || rules.timeframes.len() > TIMEFRAMES_MAX {
         return Err("1 to 32 timeframes");
     }
-    if rules.timeframes.iter().any(|t| t.length_ms < 0) || rules.late_horizon_ms < 0 || rules.after_close_ms < 0 {
+    if rules.timeframes.iter().any(|t| t.length_ms < 0) || rules.allowed_lateness_ms < 0 || rules.after_close_ms < 0 {
         return Err("no length below 0");
     }
     if rules.fields.len() != FIELD_COUNT || rules.quantity_decimals > DECIMALS_MAX {
@@ -61,7 +61,7 @@ fn same_length(one: usize, other: usize) -> PyResult<()> {
 #[pymethods]
 impl Book {
     #[new]
-    #[pyo3(signature = (*, partition, digest, timeframes, fields, schedules, late_horizon_ms, future_ms,
+    #[pyo3(signature = (*, partition, digest, timeframes, fields, schedules, allowed_lateness_ms, future_ms,
                         after_close_ms, quantity_decimals, instruments_max, keep_outside, since_zero))]
     #[expect(clippy::too_many_arguments, reason = "the rules, each by its name")]
     fn new(
@@ -70,7 +70,7 @@ impl Book {
         timeframes: Vec<(String, i64)>,
         fields: Vec<String>,
         schedules: Vec<ScheduleData>,
-        late_horizon_ms: i64,
+        allowed_lateness_ms: i64,
         future_ms: i64,
         after_close_ms: i64,
         quantity_decimals: u32,
@@ -84,7 +84,7 @@ impl Book {
             timeframes: timeframes.into_iter().map(timeframe).collect(),
             fields,
             schedules: schedules.into_iter().map(schedule).collect(),
-            late_horizon_ms,
+            allowed_lateness_ms,
             future_ms,
             after_close_ms,
             quantity_decimals,

@@ -123,7 +123,7 @@ impl Instrument {
 
     /// Event times at or before this are too late: `end ≤ too_late` or, outside, `time ≤ too_late`.
     pub fn too_late_ms(&self, rules: &Rules) -> i64 {
-        self.clock.value_ms.map_or(i64::MIN, |now_ms| now_ms - rules.late_horizon_ms)
+        self.clock.value_ms.map_or(i64::MIN, |now_ms| now_ms - rules.allowed_lateness_ms)
     }
 
     /// A number that depends on all that the next tick will most likely touch.

@@ -58,7 +58,7 @@ impl Book {
     /// From this E on it may be forgotten.
     pub(crate) fn over_ms(&self, instrument: &Instrument) -> Option<i64> {
         let venue = self.venues.get(instrument.venue)?;
-        Some(instrument.day_over_ms(&self.rules, venue).saturating_add(self.rules.late_horizon_ms))
+        Some(instrument.day_over_ms(&self.rules, venue).saturating_add(self.rules.allowed_lateness_ms))
     }
 
     fn find_idle(&mut self, event_ms: i64) {

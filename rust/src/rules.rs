@@ -51,7 +51,7 @@ pub struct Rules {
     /// Every listed exchange and segment.
     pub schedules: Vec<Arc<Schedule>>,
     /// §4.4: too late when a window ended this long before the instrument's own time.
-    pub late_horizon_ms: i64,
+    pub allowed_lateness_ms: i64,
     /// §1.5: rejected when further than this after the record's timestamp.
     pub future_ms: i64,
     /// §2.3: a tick this short after the close belongs to the last window.

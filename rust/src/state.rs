@@ -261,7 +261,7 @@ mod tests {
             timeframes: vec![Timeframe { label: "1m".to_owned(), length_ms: 60_000 }],
             fields: names.map(str::to_owned).into(),
             schedules: vec![Arc::new(schedule)],
-            late_horizon_ms: 600_000,
+            allowed_lateness_ms: 600_000,
             future_ms: 60_000,
             after_close_ms: 1_000,
             quantity_decimals: 0,

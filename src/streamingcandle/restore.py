@@ -256,9 +256,9 @@ class Restorer:
         """§6.4: the start of the trading day that holds the earliest time a tick may still matter at."""
         commit = partition.commit
         if commit.e_ms is not None:
-            earliest_ms = min(commit.e_ms - self._rules.late_horizon_ms, *commit.frontiers_of(self._rules))
+            earliest_ms = min(commit.e_ms - self._rules.allowed_lateness_ms, *commit.frontiers_of(self._rules))
         elif commit.claim_ms is not None:
-            earliest_ms = commit.claim_ms - self._rules.late_horizon_ms  # nothing is out yet
+            earliest_ms = commit.claim_ms - self._rules.allowed_lateness_ms  # nothing is out yet
         else:
             return
         if commit.w_ms > 0:

@@ -84,10 +84,10 @@ class Settings(msgspec.Struct, frozen=True):
         is_shared = bool(self.text("instance")) and self.instance_number is None
         graces = read_graces(self.text("grace"), timeframes, is_shared=is_shared)
         longest = max(graces, key=lambda grace: grace.ms)
-        horizon_ms = self.duration_ms("late_horizon")
+        horizon_ms = self.duration_ms("allowed_lateness")
         if horizon_ms <= longest.ms:
             message = (
-                f"late_horizon {self.text('late_horizon')} is not above the grace {self.text('grace')}; "
+                f"allowed_lateness {self.text('allowed_lateness')} is not above the grace {self.text('grace')}; "
                 f"set it above {longest.text}, for example {above(longest)}"
             )
             raise SettingsError(message)
@@ -97,7 +97,7 @@ class Settings(msgspec.Struct, frozen=True):
             grace_ms=tuple(grace.ms for grace in graces),
             calendar=load_calendar(Path(override) if override else None),
             fields=self._fields(),
-            late_horizon_ms=horizon_ms,
+            allowed_lateness_ms=horizon_ms,
             future_ms=self.duration_ms("future_tolerance"),
             after_close_ms=self.duration_ms("after_close"),
             quantity_decimals=int(self.text("quantity_decimals")),

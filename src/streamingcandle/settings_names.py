@@ -24,7 +24,7 @@ SAME = {
     "interval": "timeframe",
     "intervals": "timeframe",
     "timeframe": "timeframes",
-    "lateness": "late_horizon",
+    "lateness": "allowed_lateness",
     "directory": "dir",
     "folder": "dir",
     "path": "dir",

@@ -218,7 +218,9 @@ SETTINGS: dict[str, Setting] = {
     "grace": Setting(
         "1s", _grace, "how long after its end a window is published, at most 24h; `1s,5m=2s` gives 5m its own"
     ),
-    "late_horizon": Setting("10m", HORIZON, "a tick whose window ended so long ago changes nothing; above every grace"),
+    "allowed_lateness": Setting(
+        "10m", HORIZON, "a tick whose window ended so long ago changes nothing; above every grace"
+    ),
     "commit_interval": Setting("1s", COMMIT, "how often what is due is published"),
     "snapshot_interval": Setting("30s", SNAPSHOT, "how often the state is written, for quick restarts"),
     "adopt_grace": Setting("0s", GRACE, "`run --adopt`: the grace of the program before"),

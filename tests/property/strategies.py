@@ -155,7 +155,7 @@ def rules(draw: st.DrawFn) -> Rules:
         grace_ms=(1_000,) * len(timeframes),
         calendar=draw(st.sampled_from((SHIPPED, ODD))),
         fields=draw(st.sampled_from((Fields(), Fields(), OTHER_FIELDS))),
-        late_horizon_ms=draw(st.sampled_from((600_000, 60_000, 1_001, HOUR_MS, 3 * DAY_MS))),
+        allowed_lateness_ms=draw(st.sampled_from((600_000, 60_000, 1_001, HOUR_MS, 3 * DAY_MS))),
         future_ms=draw(st.sampled_from((60_000, 0, HOUR_MS))),
         after_close_ms=draw(st.sampled_from((1_000, 0, 90_000))),
         quantity_decimals=draw(st.sampled_from((8, 0, 2, 18))),

@@ -232,7 +232,7 @@ def test_changed_grace_keeps_the_snapshot(session: Session) -> None:
     [
         pytest.param("1m,3m,5m", {}, id="timeframe-added"),
         pytest.param("1m", {}, id="timeframe-removed"),
-        pytest.param(TIMEFRAMES, {"STREAMINGCANDLE_LATE_HORIZON": "20m"}, id="horizon"),
+        pytest.param(TIMEFRAMES, {"STREAMINGCANDLE_ALLOWED_LATENESS": "20m"}, id="horizon"),
         pytest.param(TIMEFRAMES, {"STREAMINGCANDLE_SINCE_ZERO": "B"}, id="volume-rule"),
     ],
 )

@@ -189,7 +189,7 @@ def _fold_from_open(self: Restorer, partition: InputPartition) -> None:
     schedule = self._rules.calendar.schedule("N", "C")
     e_ms = partition.commit.e_ms
     if e_ms is not None:
-        earliest_ms = min(e_ms - self._rules.late_horizon_ms, *partition.commit.frontiers_of(self._rules))
+        earliest_ms = min(e_ms - self._rules.allowed_lateness_ms, *partition.commit.frontiers_of(self._rules))
         open_ms = schedule.sessions(schedule.trading_day(earliest_ms))[0][0]
         partition.position = min(partition.committed.offset, self._log.offset_at(partition.number, open_ms))
         partition.book.set_event_ms(e_ms)
@@ -281,7 +281,7 @@ class _CredulousOfLateness(_RecordByRecord):
         super().__init__(rules, partition=partition)
         self._greatest_ms: dict[str, int] = {}
         longest_ms = max(timeframe.length_ms for timeframe in rules.timeframes)
-        self._late_ms = rules.late_horizon_ms + longest_ms
+        self._late_ms = rules.allowed_lateness_ms + longest_ms
         self._labels = ",".join(timeframe.label for timeframe in rules.timeframes)
 
     def _fold_one(self, value: bytes | None, timestamp_ms: int, offset: int) -> Any:

@@ -170,7 +170,7 @@ def played(
         partitions=1,
         instances=("i0",),
         timeframes=PLAN.timeframes,
-        late_horizon_ms=30_000,
+        allowed_lateness_ms=30_000,
         future_ms=60_000,
         is_flushed=is_flushed,
         has_steps=False,

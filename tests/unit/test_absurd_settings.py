@@ -74,7 +74,7 @@ def test_a_folder_s_path_can_be_shown(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["wait", "grace", "late_horizon", "commit_interval", "snapshot_interval", "adopt_grace", "after_close"]
+    "name", ["wait", "grace", "allowed_lateness", "commit_interval", "snapshot_interval", "adopt_grace", "after_close"]
 )
 @pytest.mark.parametrize(
     "text", ["1e9h", "99999999999d", "99999999999h", "-1s", "9" * 400 + "h", "inf", "nan", "٣s", ""]
@@ -83,13 +83,13 @@ def test_absurd_durations(name: str, text: str) -> None:
     assert PREFIX + name.upper() in told(**{name: text})
 
 
-@pytest.mark.parametrize("name", ["late_horizon", "commit_interval", "snapshot_interval"])
+@pytest.mark.parametrize("name", ["allowed_lateness", "commit_interval", "snapshot_interval"])
 def test_durations_that_cannot_be_nothing(name: str) -> None:
     assert "not from 1ms to " in told(**{name: "0"})
 
 
 def test_a_grace_of_a_timeframe_has_the_same_limit() -> None:
-    assert "not from 0s to 24h" in told(grace="1s,5m=25h", late_horizon="100h")
+    assert "not from 0s to 24h" in told(grace="1s,5m=25h", allowed_lateness="100h")
 
 
 @pytest.mark.parametrize(

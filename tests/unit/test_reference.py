@@ -738,7 +738,7 @@ def test_outside_ticks_are_counted_and_in_no_window() -> None:
 
 
 def test_kept_outside_ticks_have_windows_around_the_session() -> None:
-    given = rules("7m,1d", outside_session="keep", late_horizon_ms=10 * 86_400_000)
+    given = rules("7m,1d", outside_session="keep", allowed_lateness_ms=10 * 86_400_000)
     candles = play(
         given,
         tick("00:01:00", 10, 1, 10),

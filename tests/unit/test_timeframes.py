@@ -128,13 +128,15 @@ def test_a_grace_twice_or_for_nothing_is_refused(grace: str, said: str) -> None:
 )
 def test_what_the_horizon_should_be_is_accepted_and_in_the_words_typed(grace: str, horizon: str, bound: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        settings({"GRACE": grace, "LATE_HORIZON": horizon})
-    found = re.search(r"late_horizon (\S+) is not above .*set it above (\S+), for example (\S+)$", str(caught.value))
+        settings({"GRACE": grace, "ALLOWED_LATENESS": horizon})
+    found = re.search(
+        r"allowed_lateness (\S+) is not above .*set it above (\S+), for example (\S+)$", str(caught.value)
+    )
     assert found is not None
     assert found.group(1, 2) == (horizon, bound)
     assert found[3].lstrip("0123456789.") == bound.lstrip("0123456789.")
     assert duration_ms(found[3]) > duration_ms(bound)
-    settings({"GRACE": grace, "LATE_HORIZON": found[3]})
+    settings({"GRACE": grace, "ALLOWED_LATENESS": found[3]})
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ pub fn rules(quantity_decimals: u32, keep_outside: bool) -> Rules {
             seasons: vec![Season { from_day: 10_957, to_day: i64::MAX, weekday_mask: 0x1f, hours }],
             exceptions: vec![(20_456, vec![(18 * HOUR_MS, 19 * HOUR_MS)])],
         })],
-        late_horizon_ms: 600_000,
+        allowed_lateness_ms: 600_000,
         future_ms: 60_000,
         after_close_ms: 1_000,
         quantity_decimals,

@@ -28,7 +28,7 @@ class Book:
                 Sequence[tuple[int, Sequence[tuple[int, int]]]],
             ]
         ],
-        late_horizon_ms: int,
+        allowed_lateness_ms: int,
         future_ms: int,
         after_close_ms: int,
         quantity_decimals: int,

@@ -24,7 +24,7 @@ def new_book(rules: Rules, *, partition: int) -> Book:
             (schedule.exchange, schedule.segment, schedule.utc_offsets, schedule.days, schedule.exceptions)
             for schedule in rules.calendar.schedules()
         ],
-        late_horizon_ms=rules.late_horizon_ms,
+        allowed_lateness_ms=rules.allowed_lateness_ms,
         future_ms=rules.future_ms,
         after_close_ms=rules.after_close_ms,
         quantity_decimals=rules.quantity_decimals,

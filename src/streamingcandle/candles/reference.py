@@ -183,7 +183,7 @@ class Reference:
         sessions = market.sessions(market.trading_day(held.greatest_ms, self._rules))
         midnight_ms = market.schedule.utc_ms((market.schedule.day(held.greatest_ms) + 1) * DAY_MS)
         over_ms = max([midnight_ms, *(close_ms for _, close_ms in sessions)])
-        return self.event_ms is not None and over_ms + self._rules.late_horizon_ms <= self.event_ms
+        return self.event_ms is not None and over_ms + self._rules.allowed_lateness_ms <= self.event_ms
 
     def _has_too_many_claims(self, named: Instrument, stretch: Stretch | None, event_ms: int) -> bool:
         """Tell whether a tick would open a window beyond its instrument's clock while 16 such are held.
@@ -218,7 +218,7 @@ class Reference:
 
     def _is_late(self, end_ms: int, clock: Clock) -> bool:
         """Tell whether something that ended then is too old; while a clock has no value nothing is."""
-        return clock.value_ms is not None and end_ms + self._rules.late_horizon_ms <= clock.value_ms
+        return clock.value_ms is not None and end_ms + self._rules.allowed_lateness_ms <= clock.value_ms
 
     def _accept(
         self, named: Instrument, event_ms: int, counted_ms: int, *, in_session: bool, offset: int

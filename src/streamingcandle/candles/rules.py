@@ -34,7 +34,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: tuple[int, ...]
     calendar: Calendar
     fields: Fields = Fields()
-    late_horizon_ms: int = 600_000
+    allowed_lateness_ms: int = 600_000
     future_ms: int = 60_000
     after_close_ms: int = 1_000
     quantity_decimals: int = 8

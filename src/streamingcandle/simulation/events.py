@@ -147,7 +147,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     instances: tuple[str, ...]
     timeframes: tuple[str, ...]
     """All that any process of the story runs; the last ones run these."""
-    late_horizon_ms: int
+    allowed_lateness_ms: int
     future_ms: int
     is_flushed: bool
     """Whether the story ends with a flush."""
@@ -165,7 +165,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
             timeframes=tuple(parse_timeframe(label) for label in plan.timeframes),
             grace_ms=(plan.grace_ms,) * len(plan.timeframes),
             calendar=CALENDAR,
-            late_horizon_ms=self.late_horizon_ms,
+            allowed_lateness_ms=self.allowed_lateness_ms,
             future_ms=self.future_ms,
             instruments_max=self.instruments_max,
         )

@@ -169,7 +169,7 @@ class _Teller:
             partitions=self._partitions,
             instances=self._instances,
             timeframes=self._timeframes,
-            late_horizon_ms=self._horizon_ms,
+            allowed_lateness_ms=self._horizon_ms,
             future_ms=60_000,
             is_flushed=rng.random() < 0.5,  # the others end as services do
             has_steps=self._has_steps,
