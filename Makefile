@@ -6,6 +6,8 @@ CARGO_AUDIT_VERSION := 0.22.2
 PYTHON ?= python3
 BIN := .venv/bin
 REQUIREMENTS := .tools/bin/uv export --quiet --locked --no-dev --no-emit-project --no-header --no-annotate --format requirements.txt
+# docs/settings.md is written by `make docs`.
+PAGES = $$(git ls-files '*.md' ':!docs/settings.md')
 SEEDS ?= 1000
 START ?= 0
 MINUTES ?= 10
@@ -89,6 +91,7 @@ lint: setup  ## what CI holds the code to
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mdformat --check $(PAGES)
 	$(BIN)/shellcheck $$(git ls-files '*.sh') .ci/run rust/fuzz/run
 	cargo fmt --check --manifest-path rust/Cargo.toml
 	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
@@ -97,5 +100,6 @@ lint: setup  ## what CI holds the code to
 fix: setup  ## let the formatters do what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/mdformat $(PAGES)
 	cargo fmt --manifest-path rust/Cargo.toml
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml
