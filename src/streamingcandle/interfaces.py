@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from streamingcandle.errors import OutsideError, StreamingCandleError
+from streamingcandle.state.background import CLOSE_TIMEOUT_S
 
 
 class BrokerAwayError(OutsideError):
@@ -186,8 +187,8 @@ class Snapshots(Protocol):
     def load(self, partition: int) -> Iterable[bytes]:
         """What there is of this partition, the youngest first, whatever has become of it."""
 
-    def close(self) -> None:
-        """Wait a moment for what is under way."""
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Wait at most so long for what is under way, and say what is not written."""
 
 
 class Clock(Protocol):

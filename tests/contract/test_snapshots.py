@@ -22,6 +22,8 @@ from streamingcandle.simulation.snapshots import Shelf, SimulatedSnapshots
 from streamingcandle.state.files import PART_SUFFIX, SLOTS, FileSnapshots, snapshot_path
 from streamingcandle.state.snapshot import Snapshot
 
+LIMIT_S = 10.0
+
 OpenStore = Callable[[], Snapshots]
 """The same place again, as the next process finds it."""
 TOO_LARGE_FOR = 400_000
@@ -153,7 +155,7 @@ def _save(open_store: OpenStore, *saved: tuple[int, bytes]) -> None:
     for partition, data in saved:
         store = open_store()
         store.save(partition, data)
-        store.close()
+        store.close(LIMIT_S)
 
 
 def test_nothing_is_there_at_first(open_store: OpenStore) -> None:
@@ -179,7 +181,7 @@ def test_one_process_writes_in_turn(open_store: OpenStore) -> None:
     store = open_store()
     for data in (b"one", b"two", b"three"):
         store.save(0, data)
-        store.close()  # it only waits
+        store.close(LIMIT_S)  # it only waits
         assert next(iter(open_store().load(0))) == data
     assert list(open_store().load(0)) == [b"three", b"two"]
 
@@ -220,17 +222,17 @@ def test_failed_saves_leave_the_newest_where_it_is(place: Place) -> None:
     store = place.open()
     for offset in (1, 2):
         store.save(0, _snapshot(offset))
-        store.close()
+        store.close(LIMIT_S)
     place.fail(is_failing=True)
     for offset in (3, 4, 5):
         with suppress(OutsideError):  # told now or at the next
             store.save(0, _snapshot(offset, 600_000))
-        store.close()
+        store.close(LIMIT_S)
     place.fail(is_failing=False)
     assert _snapshot(2) in place.open().load(0)
     with suppress(OutsideError):
         store.save(0, _snapshot(6))
-    store.close()
+    store.close(LIMIT_S)
     assert list(place.open().load(0)) == [_snapshot(6), _snapshot(2)]
 
 

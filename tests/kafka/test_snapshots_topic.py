@@ -7,6 +7,7 @@ from confluent_kafka.admin import AdminClient
 
 from broker import Broker
 from disturbance import Deployment, await_that, market
+from program import read_topic
 
 TICKS = market(1_500)
 
@@ -45,7 +46,7 @@ def test_the_topic_deleted_under_the_service(broker: Broker, topic_prefix: str, 
         topic = f"{topic_prefix}-app-snapshots"
         # A store that fails is told of when the next snapshot is due: the feed has to outlast that.
         with deployment.feeding(TICKS, rate_per_s=25):
-            deployment.await_committed(100)
+            await_that(lambda: read_topic(broker.bootstrap, topic), "snapshots in the topic")
             admin.delete_topics([topic])[topic].result(30)
             service.await_line("snapshots in the snapshots topic fail, the run goes on without")
             service.await_line(f"topic {topic} made")

@@ -31,6 +31,7 @@ from streamingcandle.ops.status import Status
 from streamingcandle.ops.systemd import Supervisor
 from streamingcandle.ops.turn import Progress, Turn, TurnFile, Watcher, progress_of
 from streamingcandle.partition import PathSettings
+from streamingcandle.state.background import CLOSE_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -38,6 +39,8 @@ Answer = TypeVar("Answer")
 TOPIC_PROBE_MS = 250
 HOLD_MS = 1_000
 """How often the place among the processes of this host is seen to."""
+END_S = 10.0
+"""So long a run that ends by itself waits for the last snapshots."""
 LOOK_S = 3.0
 """A run that ends sooner waits so long for what is to be said of the tick topic."""
 GIVE_BACK_MS = 60_000
@@ -156,7 +159,7 @@ def _run(
         with restore_progress(world.clock, is_alone=world.worker is None) as tell:
             pipeline.run(log, world.clock, world.settings.rules(), path, is_over, snapshots, tell, turned)
         for store in snapshots:
-            store.close()
+            store.close(CLOSE_TIMEOUT_S if is_stopping() else END_S)
         if path.is_until_end:
             looks.begin(log)  # all may have been done in the first turn
             looks.wait()

@@ -23,7 +23,7 @@ from streamingcandle.kafka.feed import read_to_end
 from streamingcandle.kafka.refusals import outside
 from streamingcandle.kafka.rights import Right
 from streamingcandle.kafka.topics import ensure_topics, partition_counts
-from streamingcandle.state.background import Background
+from streamingcandle.state.background import CLOSE_TIMEOUT_S, Background
 from streamingcandle.state.files import SLOTS
 from streamingcandle.state.snapshot import is_whole
 
@@ -33,8 +33,6 @@ TAIL_RECORDS = 16
 """Looked at first, for what lies there: the newest snapshot is the last that was written."""
 CALL_TIMEOUT_S = 2.0
 """No restore waits longer for a snapshot."""
-CLOSE_TIMEOUT_S = 1.0
-"""A stop waits so long: in its first life the topic is made before."""
 DELIVERY_TIMEOUT_MS = 5_000
 FLUSH_TIMEOUT_S = 6.0
 """A moment longer than the client tries."""
@@ -97,10 +95,10 @@ class KafkaSnapshots:
             else:
                 yield whole
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """See `interfaces.Snapshots`."""
-        is_done = self._background.is_done(CLOSE_TIMEOUT_S)
-        errors = self._background.errors() | (set() if is_done else {f"no answer in {CLOSE_TIMEOUT_S:.0f} s"})
+        is_done = self._background.is_done(timeout_s)
+        errors = self._background.errors() | (set() if is_done else {f"no answer in {timeout_s:.0f} s"})
         for error in errors:
             logger.warning("the last snapshots are not in the %s: %s", self.name, error)
         if is_done:

@@ -12,6 +12,7 @@ from streamingcandle.errors import OutsideError
 from streamingcandle.partition import fingerprint_of
 from streamingcandle.simulation.broker import Entry, TickPartition
 from streamingcandle.simulation.log import Host
+from streamingcandle.state.background import CLOSE_TIMEOUT_S
 from streamingcandle.state.files import SLOTS
 from streamingcandle.state.snapshot import Snapshot, UnusableError, is_whole
 
@@ -57,8 +58,9 @@ class SimulatedSnapshots:
             raise OutsideError(f"{self.name}: not readable")
         yield from list(self._shelf.slots.get(partition, []))
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """See `interfaces.Snapshots`."""
+        del timeout_s
 
 
 def harm(shelf: Shelf, how: Harm, number: int, ticks: TickPartition, rules: Rules, topic_id: str, rng: Random) -> None:

@@ -6,6 +6,9 @@ from threading import Condition, Thread
 from streamingcandle.errors import OutsideError
 from streamingcandle.state.snapshot import SNAPSHOT_BYTES_MAX
 
+CLOSE_TIMEOUT_S = 1.0
+"""For what is under way at a stop, which is over in 5 s."""
+
 Write = Callable[[Mapping[int, bytes]], Mapping[int, str]]
 """Writes snapshots by partition; returns why some are not written."""
 

@@ -9,14 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from streamingcandle.errors import OutsideError
-from streamingcandle.state.background import Background
+from streamingcandle.state.background import CLOSE_TIMEOUT_S, Background
 from streamingcandle.state.snapshot import SNAPSHOT_BYTES_MAX, is_whole
 
 logger = logging.getLogger(__name__)
 
 SLOTS = 2
 """While one is written the other stays, whatever happens."""
-CLOSE_TIMEOUT_S = 1.0
 PART_SUFFIX = ".part"
 """A file still being written, or left by a crash."""
 
@@ -77,9 +76,9 @@ class FileSnapshots:
         if trouble is not None:
             raise OutsideError(f"{trouble.filename}: {trouble.strerror}") from trouble
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """See `interfaces.Snapshots`."""
-        if not self._background.is_done(CLOSE_TIMEOUT_S):
+        if not self._background.is_done(timeout_s):
             logger.warning("the disk under %s does not answer: the last snapshots are not written", self._folder)
         for error in self._background.errors():
             logger.warning("the last snapshots are not all written: %s", error)
