@@ -46,7 +46,7 @@ def test_the_topic_deleted_under_the_service(broker: Broker, topic_prefix: str, 
         topic = f"{topic_prefix}-app-snapshots"
         # A store that fails is told of when the next snapshot is due: the feed has to outlast that.
         with deployment.feeding(TICKS, rate_per_s=25):
-            await_that(lambda: read_topic(broker.bootstrap, topic), "snapshots in the topic")
+            await_that(lambda: bool(read_topic(broker.bootstrap, topic)), "snapshots in the topic")
             admin.delete_topics([topic])[topic].result(30)
             service.await_line("snapshots in the snapshots topic fail, the run goes on without")
             service.await_line(f"topic {topic} made")
