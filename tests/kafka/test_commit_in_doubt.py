@@ -8,6 +8,8 @@ import pytest
 from disturbance import Deployment, await_that, market
 from proxy import ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT, Proxied, Proxy
 
+RATE_PER_S = 100
+"""So that ticks still come when a rule is set on a slow machine."""
 TRANSACTION_MS = 3_000
 PIECE = 500
 
@@ -38,7 +40,7 @@ def test_lost_in_the_middle_of_a_commit(
 
 def test_stopped_before_the_answer_to_a_commit_comes(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
-        with deployment.feeding(market(2_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=RATE_PER_S):
             service = deployment.start()
             deployment.await_committed(1)
             proxied.proxy.lose_answer(END_TXN)
@@ -51,7 +53,7 @@ def test_stopped_before_the_answer_to_a_commit_comes(proxied: Proxied, topic_pre
 def test_a_doubt_is_settled_when_the_broker_is_back(proxied: Proxied, topic_prefix: str, tmp_path: Path) -> None:
     with Deployment(proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap) as deployment:
         service, feed = deployment.start(), market(2_000)
-        with deployment.feeding(feed[:1_900], rate_per_s=600):
+        with deployment.feeding(feed[:1_900], rate_per_s=RATE_PER_S):
             deployment.await_committed(1)
             proxied.proxy.lose_answer(END_TXN)
             proxied.proxy.await_met()
@@ -70,7 +72,7 @@ def test_frozen_inside_a_transaction_beyond_its_timeout(proxied: Proxied, topic_
         proxied.broker, topic_prefix, tmp_path, through=proxied.proxy.bootstrap, settings=settings
     ) as deployment:
         service = deployment.start()
-        with deployment.feeding(market(2_000), rate_per_s=600):
+        with deployment.feeding(market(2_000), rate_per_s=RATE_PER_S):
             deployment.await_committed(1)
             proxied.proxy.hold_before(END_TXN)
             proxied.proxy.await_met()
