@@ -183,8 +183,8 @@ class SimulatedLog:
         found = {}
         for topic in topics:
             self._host.reach("newest")
-            sheets = self._broker.read_topic(topic)
-            found[topic] = [record.value for sheet in sheets for record in sheet[-records_max:] if record.value]
+            newest = [record.value for sheet in self._broker.read_topic(topic) for record in sheet[-records_max:]]
+            found[topic] = [value for value in newest if value is not None]
         return found
 
     # ---- publishing
