@@ -23,9 +23,19 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from confluent_kafka.cimpl import NewPartitions
 
 from broker import Broker, spawn
-from program import LABELS, PROGRAM, Key, differences, environment, read_topic, rules, run_well, values
+from program import (
+    LABELS,
+    PROGRAM,
+    Key,
+    differences,
+    environment,
+    folded,
+    read_topic,
+    records_of,
+    run_well,
+    values,
+)
 from streamingcandle.candles.candle import Candle, decode_candle
-from streamingcandle.candles.reference import Record, Reference
 from streamingcandle.clock import SystemClock
 from streamingcandle.kafka.brokers import PASSING
 from streamingcandle.simulation.market import Market, MarketTick, ticks
@@ -397,12 +407,8 @@ def _source_of(letter: Message) -> tuple[object, ...]:
 
 def reference(messages: Sequence[Message]) -> dict[Key, Candle]:
     """What the reference makes of these ticks: computed once for tests that feed the same."""
-    records = [(m.partition() or 0, Record(m.value(), m.timestamp()[1], m.offset() or 0)) for m in messages]
+    records = records_of(messages)
     digest = hashlib.sha256(repr(records).encode()).hexdigest()
     if digest not in _references:
-        made = rules()
-        references: dict[int, Reference] = {}
-        for number, record in records:
-            references.setdefault(number, Reference(made, number)).fold(record)
-        _references[digest] = {key: candle for one in references.values() for key, candle in one.candles().items()}
+        _references[digest] = folded(records)
     return _references[digest]

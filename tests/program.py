@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -105,12 +105,20 @@ def last_candles(bootstrap: str, topics: Sequence[str]) -> tuple[dict[Key, Candl
 
 def reference_candles(bootstrap: str, topic: str) -> dict[Key, Candle]:
     """What the reference makes of the tick topic."""
+    return folded(records_of(read_topic(bootstrap, topic)))
+
+
+def records_of(messages: Iterable[Message]) -> list[tuple[int, Record]]:
+    """Ticks as the reference takes them, each with its partition."""
+    return [(m.partition() or 0, Record(m.value(), m.timestamp()[1], m.offset() or 0)) for m in messages]
+
+
+def folded(records: Iterable[tuple[int, Record]]) -> dict[Key, Candle]:
+    """What the reference makes of them. The rules are made once: they read the table of sessions."""
     made = rules()
     references: dict[int, Reference] = {}
-    for message in read_topic(bootstrap, topic):
-        number = message.partition() or 0
-        reference = references.setdefault(number, Reference(made, number))
-        reference.fold(Record(message.value(), message.timestamp()[1], message.offset() or 0))
+    for number, record in records:
+        references.setdefault(number, Reference(made, number)).fold(record)
     return {key: candle for reference in references.values() for key, candle in reference.candles().items()}
 
 

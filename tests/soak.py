@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from broker import Broker
 from disturbance import Deployment, Service
-from program import Key, differences, percentile, read_topic, resident_mb, run_well, values
+from program import Key, differences, percentile, read_topic, records_of, resident_mb, run_well, values
 from streamingcandle.candles.candle import Candle, decode_candle
 from streamingcandle.candles.reference import Record, Reference
 from streamingcandle.clock import SystemClock
@@ -233,9 +233,8 @@ def _reference(number: int, records: list[Record]) -> dict[Key, Candle]:
 
 def _by_partition(messages: list[Message]) -> dict[int, list[Record]]:
     found: dict[int, list[Record]] = {}
-    for message in messages:
-        record = Record(message.value(), message.timestamp()[1], message.offset() or 0)
-        found.setdefault(message.partition() or 0, []).append(record)
+    for number, record in records_of(messages):
+        found.setdefault(number, []).append(record)
     return found
 
 

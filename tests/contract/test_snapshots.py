@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from broker import Broker
 from contract.simulated_world import RealHost
+from contract.world import LIMIT_S
 from streamingcandle.candles.commit import Fingerprint
 from streamingcandle.clock import SystemClock
 from streamingcandle.errors import OutsideError
@@ -21,8 +22,6 @@ from streamingcandle.kafka.snapshots import CONFIG, KafkaSnapshots
 from streamingcandle.simulation.snapshots import Shelf, SimulatedSnapshots
 from streamingcandle.state.files import PART_SUFFIX, SLOTS, FileSnapshots, snapshot_path
 from streamingcandle.state.snapshot import Snapshot
-
-LIMIT_S = 10.0
 
 OpenStore = Callable[[], Snapshots]
 """The same place again, as the next process finds it."""
